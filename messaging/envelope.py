@@ -1,0 +1,93 @@
+"""The wire format: CloudEvents 1.0 in Kafka's binary mode, and what goes along.
+
+Header names follow the CloudEvents Kafka protocol binding 1.0 (attributes as ``ce_…``, the data's media
+type as ``content-type``) and W3C Trace Context (``traceparent``, ``tracestate``).
+"""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from .headers import HeaderPairs, first, load
+from .records import ReceivedRecord
+
+SPECVERSION = "1.0"
+JSON = "application/json"
+#: Headers that the toolkit writes itself; an application cannot set them.
+RESERVED = frozenset({"ce_specversion", "ce_id", "ce_type", "ce_time", "ce_source"})
+#: Headers that go from a consumed message into what its handler publishes.
+PROPAGATED = ("correlation_id", "traceparent", "tracestate", "expires_at")
+
+
+def wire_headers(
+    message_id: str, type_: str, created_at: datetime, key: bytes | None, stored: str
+) -> list[tuple[str, bytes]]:
+    """The headers of an outbox row as they stand in the record. ``stored`` is the row's JSON.
+
+    Headers that were forwarded complete (see ``headers.dump_pairs``) stay as they are.
+    """
+    pairs, complete = load(stored)
+    if complete:
+        return pairs
+    attributes = [
+        ("ce_specversion", b"1.0"),
+        ("ce_id", message_id.encode()),
+        ("ce_type", type_.encode()),
+        ("ce_time", timestamp(created_at).encode()),
+    ]
+    if key and _is_text(key) and not any(name == "ce_subject" for name, _ in pairs):
+        attributes.append(("ce_subject", key))
+    return attributes + pairs
+
+
+def timestamp(moment: datetime) -> str:
+    """RFC 3339 in UTC, as CloudEvents wants it."""
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def parse_timestamp(text: str | None) -> datetime | None:
+    """The moment, or None for what is no RFC 3339 timestamp with a time zone."""
+    try:
+        moment = datetime.fromisoformat(text or "")
+    except ValueError:
+        return None
+    return moment if moment.tzinfo else None
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """What a record says of itself. ``id`` falls back to the record's place, ``type`` to ``None``."""
+
+    id: str
+    type: str | None
+    source: str | None
+    time: datetime
+    correlation_id: str | None
+    causation_id: str | None
+    expires_at: datetime | None
+    headers: HeaderPairs
+
+    @classmethod
+    def of(cls, record: ReceivedRecord) -> "Envelope":
+        """Read the headers of any producer's record; foreign ones have no ``ce_id``."""
+        headers = record.headers
+        return cls(
+            id=first(headers, "ce_id") or f"{record.partition.topic}/{record.partition.number}/{record.offset}",
+            type=first(headers, "ce_type"),
+            source=first(headers, "ce_source"),
+            time=parse_timestamp(first(headers, "ce_time")) or record.timestamp,
+            correlation_id=first(headers, "correlation_id"),
+            causation_id=first(headers, "causation_id"),
+            expires_at=parse_timestamp(first(headers, "expires_at")),
+            headers=headers,
+        )
+
+    def header(self, name: str) -> str | None:
+        """The text of the first header of that name."""
+        return first(self.headers, name)
+
+
+def _is_text(key: bytes) -> bool:
+    try:
+        return key.decode().isprintable()
+    except UnicodeDecodeError:
+        return False

@@ -1,0 +1,88 @@
+"""Record headers: text for the application, bytes on the wire, JSON in the tables.
+
+Kafka's headers are pairs of a name and any bytes; a name may stand more than once. The outbox keeps
+them as JSON, and what comes from another producer must pass through byte for byte. So there are two
+forms: an object of texts (what applications publish; readable in SQL), and an array of pairs (what is
+forwarded complete: dead letters and replays), where bytes that are no text stand as ``{"base64": …}``.
+"""
+
+import json
+from base64 import b64decode, b64encode
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from .errors import InvalidMessage, InvalidRecord
+
+HeaderPairs = Sequence[tuple[str, bytes]]
+MAX_HEADERS = 128
+MAX_NAME_LENGTH = 255
+MAX_HEADER_BYTES = 65_536
+
+
+def check_headers(headers: object) -> dict[str, str]:
+    """A copy of ``headers``, if it maps text to text. Raises InvalidMessage, naming the header at fault."""
+    if not isinstance(headers, Mapping):
+        raise InvalidMessage(f"headers must map text to text, not be a {type(headers).__name__}.")
+    for name, value in headers.items():
+        if not isinstance(name, str) or not 0 < len(name) <= MAX_NAME_LENGTH or not _storable(name):
+            raise InvalidMessage(f"header name {name!r} must be a text of 1 to {MAX_NAME_LENGTH} characters.")
+        if not isinstance(value, str):
+            raise InvalidMessage(f"header {name!r} must be a string, not {type(value).__name__}.")
+        if not _storable(value):
+            raise InvalidMessage(f"header {name!r} holds a NUL or a lone surrogate, which is no text.")
+    if len(headers) > MAX_HEADERS:
+        raise InvalidMessage(f"{len(headers)} headers; at most {MAX_HEADERS} are allowed.")
+    if sum(len(name.encode()) + len(value.encode()) for name, value in headers.items()) > MAX_HEADER_BYTES:
+        raise InvalidMessage(f"The headers have more than {MAX_HEADER_BYTES} bytes.")
+    return dict(headers)
+
+
+def dump_object(headers: Mapping[str, str]) -> str:
+    """The readable form, for what an application publishes."""
+    return json.dumps(headers, ensure_ascii=False)
+
+
+def dump_pairs(pairs: HeaderPairs) -> str:
+    """The lossless form, for what is forwarded."""
+    return json.dumps([[name, _to_json(value)] for name, value in pairs], ensure_ascii=False)
+
+
+def load(text: str) -> tuple[list[tuple[str, bytes]], bool]:
+    """The pairs, and whether they are complete (forwarded) rather than only the application's own.
+
+    Raises InvalidRecord for JSON of another form, such as a plain INSERT may have left.
+    """
+    loaded = json.loads(text)
+    try:
+        if isinstance(loaded, dict):
+            return [(name, value.encode()) for name, value in loaded.items()], False
+        return [(name, _from_json(value)) for name, value in loaded], True
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise InvalidRecord("The stored headers must be a JSON object of texts.") from error
+
+
+def first(pairs: HeaderPairs, name: str) -> str | None:
+    """The text of the first header of that name; None where it is missing or no UTF-8."""
+    for candidate, value in pairs:
+        if candidate == name:
+            try:
+                return value.decode()
+            except UnicodeDecodeError:
+                return None
+    return None
+
+
+def _storable(text: str) -> bool:
+    return "\x00" not in text and not any("\ud800" <= char <= "\udfff" for char in text)
+
+
+def _to_json(value: bytes) -> Any:
+    try:
+        text = value.decode()
+    except UnicodeDecodeError:
+        text = "\x00"
+    return {"base64": b64encode(value).decode()} if "\x00" in text else text  # jsonb knows no U+0000
+
+
+def _from_json(value: Any) -> bytes:
+    return b64decode(value["base64"]) if isinstance(value, dict) else value.encode()

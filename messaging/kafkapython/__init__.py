@@ -1,0 +1,1 @@
+"""The ports to Kafka on kafka-python 3."""

@@ -1,0 +1,82 @@
+"""A consumer group's member whose offsets are committed by hand."""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from kafka import ConsumerRebalanceListener, KafkaConsumer, OffsetAndMetadata, TopicPartition
+
+from ..ports import PartitionsHook
+from ..records import Partition, ReceivedRecord
+from .errors import translated
+
+_COMMIT_TIMEOUT_MS = 10_000
+_CLOSE_TIMEOUT_MS = 5_000
+
+
+class GroupConsumer:
+    """See ``ports.Consumer``."""
+
+    def __init__(
+        self,
+        options: dict[str, Any],
+        topics: Sequence[str],
+        on_assigned: PartitionsHook,
+        on_revoked: PartitionsHook,
+    ) -> None:
+        with translated():
+            self._consumer = KafkaConsumer(**options)
+        self._consumer.subscribe(topics=list(topics), listener=_Hooks(on_assigned, on_revoked))
+
+    def poll(self, timeout: float, max_records: int) -> Sequence[ReceivedRecord]:
+        with translated():
+            polled = self._consumer.poll(timeout_ms=int(timeout * 1000), max_records=max_records)
+        return [received(record) for records in polled.values() for record in records]
+
+    def commit(self, offsets: Mapping[Partition, int]) -> None:
+        if not offsets:
+            return
+        with translated():
+            self._consumer.commit(
+                {TopicPartition(*part): OffsetAndMetadata(offset, "", -1) for part, offset in offsets.items()},
+                timeout_ms=_COMMIT_TIMEOUT_MS,
+            )
+
+    def seek(self, partition: Partition, offset: int) -> None:
+        if TopicPartition(*partition) in self._consumer.assignment():
+            self._consumer.seek(TopicPartition(*partition), offset)
+
+    def pause_only(self, partitions: Sequence[Partition]) -> None:
+        wanted = {TopicPartition(*part) for part in partitions} & self._consumer.assignment()
+        paused = self._consumer.paused()
+        if resume := paused - wanted:
+            self._consumer.resume(*resume)
+        if pause := wanted - paused:
+            self._consumer.pause(*pause)
+
+    def close(self) -> None:
+        self._consumer.close(autocommit=False, timeout_ms=_CLOSE_TIMEOUT_MS)
+
+
+class _Hooks(ConsumerRebalanceListener):  # type: ignore[misc]
+    def __init__(self, on_assigned: PartitionsHook, on_revoked: PartitionsHook) -> None:
+        self._on_assigned = on_assigned
+        self._on_revoked = on_revoked
+
+    def on_partitions_assigned(self, assigned: Sequence[TopicPartition]) -> None:
+        self._on_assigned([Partition(*part) for part in assigned])
+
+    def on_partitions_revoked(self, revoked: Sequence[TopicPartition]) -> None:
+        self._on_revoked([Partition(*part) for part in revoked])
+
+
+def received(record: Any) -> ReceivedRecord:
+    """kafka-python's ConsumerRecord in our terms."""
+    return ReceivedRecord(
+        Partition(record.topic, record.partition),
+        record.offset,
+        record.key,
+        record.value,
+        [(name, value or b"") for name, value in record.headers],
+        datetime.fromtimestamp(record.timestamp / 1000, UTC),
+    )

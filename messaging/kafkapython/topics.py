@@ -1,0 +1,93 @@
+"""Topics as tools see them: their partitions, their offsets, their records without a group."""
+
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
+from kafka import errors as kafka
+
+from ..errors import KafkaUnavailable, UnknownTopic
+from ..records import ReceivedRecord
+from .consumer import received
+from .errors import translated
+
+#: Without a record for this long, in seconds, while some should be there, reading gives up.
+_SILENCE = 30.0
+
+
+class Reader:
+    """See ``ports.TopicReader``."""
+
+    def __init__(self, options: dict[str, Any]) -> None:
+        with translated():
+            self._consumer = KafkaConsumer(**options)
+
+    def offsets(self, topic: str) -> Mapping[int, tuple[int, int]]:
+        with translated():
+            if topic not in self._consumer.topics():
+                raise UnknownTopic(f"Kafka knows no topic {topic!r}; check the name.")
+            parts = [TopicPartition(topic, number) for number in self._consumer.partitions_for_topic(topic) or ()]
+            first = self._consumer.beginning_offsets(parts)
+            after_last = self._consumer.end_offsets(parts)
+        return {part.partition: (first[part], after_last[part]) for part in parts}
+
+    def read(self, topic: str, start: Mapping[int, int] | None = None) -> Iterator[ReceivedRecord]:
+        begins: dict[TopicPartition, int] = {}
+        ends: dict[TopicPartition, int] = {}
+        for number, (first, after_last) in self.offsets(topic).items():
+            begin = max(first, (start or {}).get(number, first))
+            if begin < after_last:
+                part = TopicPartition(topic, number)
+                begins[part], ends[part] = begin, after_last
+        if not ends:
+            return
+        with translated():
+            self._consumer.assign(list(ends))
+            for part, begin in begins.items():
+                self._consumer.seek(part, begin)
+        heard = time.monotonic()
+        while ends:
+            with translated():
+                polled = self._consumer.poll(timeout_ms=500)
+            if polled:
+                heard = time.monotonic()
+            elif time.monotonic() - heard > _SILENCE:
+                raise KafkaUnavailable(f"Kafka stopped answering while topic {topic!r} was read; try again.")
+            for part, records in polled.items():
+                yield from (received(record) for record in records if record.offset < ends.get(part, 0))
+            self._drop_finished(ends)
+
+    def _drop_finished(self, ends: dict[TopicPartition, int]) -> None:
+        """By position, not by record: the last offsets may be compacted away or be transaction markers."""
+        with translated():
+            for part in [part for part, end in ends.items() if self._consumer.position(part) >= end]:
+                del ends[part]
+                self._consumer.pause(part)
+
+    def close(self) -> None:
+        self._consumer.close(autocommit=False, timeout_ms=1_000)
+
+
+class AdminTopics:
+    """See ``ports.Topics``."""
+
+    def __init__(self, options: dict[str, Any]) -> None:
+        with translated():
+            self._admin = KafkaAdminClient(**options)
+
+    def partitions(self) -> Mapping[str, int]:
+        with translated():
+            return {entry["name"]: len(entry["partitions"]) for entry in self._admin.describe_topics()}
+
+    def create(self, topic: str, partitions: int, replication: int, config: Mapping[str, str]) -> bool:
+        wanted = {"num_partitions": partitions, "replication_factor": replication, "configs": dict(config)}
+        with translated():
+            try:
+                self._admin.create_topics({topic: wanted}, wait_for_metadata=True)
+            except kafka.TopicAlreadyExistsError:
+                return False
+        return True
+
+    def close(self) -> None:
+        self._admin.close()

@@ -1,0 +1,29 @@
+"""What happens inside a daemon, told step by step.
+
+The relay and the inbox call an observer at each step with the step's name and its facts. Logs and
+metrics hang on it, and tests wait on it, or kill the process exactly there. An observer is called on
+the daemon's thread, in the middle of its work: it must be quick, and what it raises ends the daemon.
+"""
+
+from typing import Any, Protocol
+
+
+class Observer(Protocol):
+    """Called as ``observe("published", count=3, …)``."""
+
+    def __call__(self, step: str, /, **facts: Any) -> None:
+        """Take note."""
+
+
+def unobserved(step: str, /, **facts: Any) -> None:
+    """Do nothing."""
+
+
+def all_of(*observers: Observer) -> Observer:
+    """Tell each of them, in order."""
+
+    def observe(step: str, /, **facts: Any) -> None:
+        for observer in observers:
+            observer(step, **facts)
+
+    return observe

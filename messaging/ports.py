@@ -1,0 +1,100 @@
+"""The ports to Kafka. Everything outside ``messaging/`` talks to these, never to a client library."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Protocol
+
+from .errors import PostroomError
+from .records import OutgoingRecord, Partition, ReceivedRecord
+
+PartitionsHook = Callable[[Sequence[Partition]], None]
+
+
+class Publication(Protocol):
+    """Records on their way. Thread-safe."""
+
+    def wait(self, timeout: float) -> bool:
+        """Block up to ``timeout`` seconds; say whether each record is acknowledged or has an error."""
+
+    def errors(self) -> Mapping[int, PostroomError]:
+        """What was not acknowledged, by index in what was sent; complete once ``wait`` said yes.
+
+        Refused: Kafka will never take it. Interrupted: it may or may not be there; send it again.
+        """
+
+
+class Publisher(Protocol):
+    """Sends records in order and waits for every in-sync replica (``acks=all``, idempotent).
+
+    Guarantee: per partition, no record is appended after one of an earlier place that failed, since the
+    publisher stops at the first failure. The client retries what can be retried for as long as it takes.
+    One thread sends; ``close`` may be called from any.
+    """
+
+    def send(self, records: Sequence[OutgoingRecord]) -> Publication:
+        """Hand over ``records``. Blocks for a topic seen for the first time. Raises KafkaUnavailable."""
+
+    def close(self, timeout: float) -> None:
+        """Give up what is in flight after ``timeout`` seconds: it is Interrupted. Does not raise."""
+
+
+class Consumer(Protocol):
+    """A member of a consumer group. Offsets are committed by hand. For one thread."""
+
+    def poll(self, timeout: float, max_records: int) -> Sequence[ReceivedRecord]:
+        """Records in order per partition; empty after ``timeout`` seconds. Raises KafkaUnavailable."""
+
+    def commit(self, offsets: Mapping[Partition, int]) -> None:
+        """The next offset to read, per partition. Blocks. Raises KafkaUnavailable, Fenced (partition lost)."""
+
+    def seek(self, partition: Partition, offset: int) -> None:
+        """Read on from there. Does nothing for a partition that is not assigned any more."""
+
+    def pause_only(self, partitions: Sequence[Partition]) -> None:
+        """Fetch nothing from these, and again from every other."""
+
+    def close(self) -> None:
+        """Leave the group. Commits nothing. Does not raise."""
+
+
+class TopicReader(Protocol):
+    """Reads topics without a group, for tools. For one thread."""
+
+    def offsets(self, topic: str) -> Mapping[int, tuple[int, int]]:
+        """First and next offset by partition. Raises UnknownTopic, KafkaUnavailable."""
+
+    def read(self, topic: str, start: Mapping[int, int] | None = None) -> Iterator[ReceivedRecord]:
+        """From ``start`` (or the first offset) to the end as it is now. Raises UnknownTopic, KafkaUnavailable."""
+
+    def close(self) -> None:
+        """Does not raise."""
+
+
+class Topics(Protocol):
+    """What an administrator asks of the cluster."""
+
+    def partitions(self) -> Mapping[str, int]:
+        """Number of partitions by topic. Raises KafkaUnavailable."""
+
+    def create(self, topic: str, partitions: int, replication: int, config: Mapping[str, str]) -> bool:
+        """Create it; False where it exists. Raises NotAuthorized, KafkaUnavailable."""
+
+    def close(self) -> None:
+        """Does not raise."""
+
+
+class Kafka(Protocol):
+    """A way to reach a cluster. Building each part connects, and raises KafkaUnavailable."""
+
+    def publisher(self) -> Publisher:
+        """A new idempotent producer."""
+
+    def consumer(
+        self, group: str, topics: Sequence[str], *, on_assigned: PartitionsHook, on_revoked: PartitionsHook
+    ) -> Consumer:
+        """A new member of ``group``. The hooks run inside ``poll`` and ``close``."""
+
+    def reader(self) -> TopicReader:
+        """A new reader."""
+
+    def topics(self) -> Topics:
+        """A new administrator's client."""
