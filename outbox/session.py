@@ -1,0 +1,146 @@
+"""Messages of a SQLAlchemy session: remembered until the commit, then written as its last statement.
+
+A message's position must be taken after the transaction's row locks, or two transactions that serialise
+on a row could get their positions the other way round. So ``publish`` on a session only remembers. The
+INSERT runs in the connection's ``commit`` (or two-phase ``prepare``) event, after every flush and every
+hook. Each message remembers the chain of session transactions it was published in; when one of them rolls
+back, a savepoint for example, the message goes with it.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import event
+from sqlalchemy.orm import Session, SessionTransaction
+from sqlalchemy.util.concurrency import in_greenlet
+
+from ..messaging.errors import NotInTransaction
+from .entry import Entry
+from .names import Names
+from .write import write_sqlalchemy
+
+_KEY = "postroom.outbox"
+
+
+def remember(session: Session, entry: Entry, names: Names, bind: sa.Engine | None) -> None:
+    """Write ``entry`` when the session commits. Raises NotInTransaction."""
+    if not session.in_transaction():
+        if not session.autobegin:
+            raise NotInTransaction("The session has no transaction and begins none by itself; call session.begin().")
+        session.begin()
+    buffers = session.info.setdefault(_KEY, {})
+    if names not in buffers:
+        buffers[names] = _Buffer(session, names, bind)
+    buffers[names].add(entry)
+
+
+class _Buffer:
+    """The messages of one session for one place of the tables."""
+
+    def __init__(self, session: Session, names: Names, bind: sa.Engine | None) -> None:
+        self._session = session
+        self._names = names
+        self._bind = bind
+        self._entries: list[tuple[Entry, tuple[SessionTransaction, ...]]] = []
+        self._connection: sa.Connection | None = None
+
+    def add(self, entry: Entry) -> None:
+        self._entries.append((entry, self._chain()))
+        if in_greenlet() or not self._dialect().is_async:
+            # Also when called from a hook in the middle of a commit, where before_commit is already over.
+            self._attach()
+
+    def _chain(self) -> tuple[SessionTransaction, ...]:
+        chain: list[SessionTransaction] = []
+        transaction = self._session.get_nested_transaction() or self._session.get_transaction()
+        while transaction is not None:
+            chain.append(transaction)
+            transaction = transaction.parent
+        return tuple(chain)
+
+    def _bind_arguments(self) -> dict[str, Any]:
+        return {"bind": self._bind} if self._bind is not None else {}
+
+    def _dialect(self) -> sa.Dialect:
+        return self._session.get_bind(**self._bind_arguments()).dialect
+
+    def _attach(self) -> None:
+        connection = self._session.connection(bind_arguments=self._bind_arguments())
+        if connection is self._connection:
+            return
+        self._detach()
+        self._connection = connection
+        event.listen(connection, "commit", self._write_last)
+        event.listen(connection, "prepare_twophase", self._write_last)
+
+    def _detach(self) -> None:
+        if self._connection is not None:
+            event.remove(self._connection, "commit", self._write_last)
+            event.remove(self._connection, "prepare_twophase", self._write_last)
+            self._connection = None
+
+    def _write_last(self, connection: sa.Connection, *_: Any) -> None:
+        try:
+            self._write(connection)
+        except BaseException:
+            # SQLAlchemy takes a commit that failed for the end of the transaction, and would give the
+            # connection back to its pool without a rollback.
+            connection.invalidate()
+            raise
+
+    def _write(self, connection: sa.Connection) -> None:
+        entries, self._entries = self._entries, []
+        if entries:
+            write_sqlalchemy(connection, [entry for entry, _ in entries], self._names)
+
+    def before_commit(self) -> None:
+        if self._entries:
+            self._attach()
+
+    def after_commit(self) -> None:
+        """No commit event came: the connection's transaction is somebody else's, and the session joined it."""
+        if self._entries and self._connection is not None:
+            self._write(self._connection)
+
+    def rolled_back(self, transaction: SessionTransaction) -> None:
+        self._entries = [kept for kept in self._entries if transaction not in kept[1]]
+
+    def ended(self) -> None:
+        self._entries.clear()
+        self._detach()
+
+
+def _buffers(session: Session) -> Iterable[_Buffer]:
+    found: dict[Names, _Buffer] = session.info.get(_KEY, {})
+    return found.values()
+
+
+# On all sessions, since a session's own listeners cannot be added while it is calling them.
+
+
+@event.listens_for(Session, "before_commit")
+def _before_commit(session: Session) -> None:
+    for buffer in _buffers(session):
+        if not session.in_nested_transaction():
+            buffer.before_commit()
+
+
+@event.listens_for(Session, "after_commit")
+def _after_commit(session: Session) -> None:
+    for buffer in _buffers(session):
+        if not session.in_nested_transaction():
+            buffer.after_commit()
+
+
+@event.listens_for(Session, "after_soft_rollback")
+def _after_rollback(session: Session, rolled_back: SessionTransaction) -> None:
+    for buffer in _buffers(session):
+        buffer.rolled_back(rolled_back)
+
+
+@event.listens_for(Session, "after_transaction_end")
+def _after_end(session: Session, ended: SessionTransaction) -> None:
+    for buffer in _buffers(session):
+        if ended.parent is None:
+            buffer.ended()
