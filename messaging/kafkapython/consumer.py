@@ -8,6 +8,7 @@ from kafka import ConsumerRebalanceListener, KafkaConsumer, OffsetAndMetadata, T
 
 from ..ports import PartitionsHook
 from ..records import Partition, ReceivedRecord
+from .build import build
 from .errors import translated
 
 _COMMIT_TIMEOUT_MS = 10_000
@@ -24,8 +25,7 @@ class GroupConsumer:
         on_assigned: PartitionsHook,
         on_revoked: PartitionsHook,
     ) -> None:
-        with translated():
-            self._consumer = KafkaConsumer(**options)
+        self._consumer = build(KafkaConsumer, options)
         self._consumer.subscribe(topics=list(topics), listener=_Hooks(on_assigned, on_revoked))
 
     def poll(self, timeout: float, max_records: int) -> Sequence[ReceivedRecord]:

@@ -12,6 +12,7 @@ from kafka.future import Future
 
 from ..errors import Interrupted, KafkaUnavailable, PostroomError, UnknownTopic
 from ..records import OutgoingRecord
+from .build import build
 from .errors import translate, translated
 
 #: For how long a topic that did not exist is refused without asking again, in seconds.
@@ -70,7 +71,7 @@ class IdempotentPublisher:
         self._closed = False
         self._topics: set[str] = set()
         self._unknown: dict[str, float] = {}
-        self._producer = self._connect()
+        self._producer = build(KafkaProducer, self._options)
 
     def send(self, records: Sequence[OutgoingRecord]) -> SentRecords:
         producer = self._ready_producer()
@@ -96,9 +97,6 @@ class IdempotentPublisher:
             self._closed = True
             _close(self._producer, timeout)
 
-    def _connect(self) -> KafkaProducer:
-        with translated():
-            return KafkaProducer(**self._options)
 
     def _ready_producer(self) -> KafkaProducer:
         with self._lock:
@@ -106,7 +104,7 @@ class IdempotentPublisher:
                 raise Interrupted("The publisher is closed.")
             if not self._producer._sender._running:  # noqa: SLF001  a failure stopped it; no public word for it
                 _close(self._producer, _LAST_ANSWERS)
-                self._producer = self._connect()
+                self._producer = build(KafkaProducer, self._options)
                 self._topics.clear()
             return self._producer
 
@@ -124,12 +122,12 @@ class IdempotentPublisher:
         self._topics.add(topic)
 
     def _exists(self, topic: str) -> bool:
-        with translated():
-            admin = KafkaAdminClient(**self._admin_options)
-            try:
+        admin = build(KafkaAdminClient, self._admin_options)
+        try:
+            with translated():
                 described = admin.describe_topics([topic])
-            finally:
-                admin.close()
+        finally:
+            admin.close()
         return any(entry["error_code"] != kafka.UnknownTopicOrPartitionError.errno for entry in described)
 
 

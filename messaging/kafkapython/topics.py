@@ -10,6 +10,7 @@ from kafka import errors as kafka
 from ..errors import KafkaUnavailable, UnknownTopic
 from ..records import ReceivedRecord
 from .consumer import received
+from .build import build
 from .errors import translated
 
 #: Without a record for this long, in seconds, while some should be there, reading gives up.
@@ -20,8 +21,7 @@ class Reader:
     """See ``ports.TopicReader``."""
 
     def __init__(self, options: dict[str, Any]) -> None:
-        with translated():
-            self._consumer = KafkaConsumer(**options)
+        self._consumer = build(KafkaConsumer, options)
 
     def offsets(self, topic: str) -> Mapping[int, tuple[int, int]]:
         with translated():
@@ -73,8 +73,7 @@ class AdminTopics:
     """See ``ports.Topics``."""
 
     def __init__(self, options: dict[str, Any]) -> None:
-        with translated():
-            self._admin = KafkaAdminClient(**options)
+        self._admin = build(KafkaAdminClient, options)
 
     def partitions(self) -> Mapping[str, int]:
         with translated():

@@ -1,0 +1,126 @@
+"""What several tiers of tests share: a workload whose history can be counted."""
+
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from postroom.messaging.kafka import KafkaOptions, connect
+from postroom.messaging.ports import Kafka
+from postroom.outbox import Message, Names, Outbox, schema
+from postroom.outbox.write import write_psycopg
+from postroom.testing.kafka import Broker
+from postroom.testing.postgres import Database
+
+
+def eventually(condition: Callable[[], bool], what: str, seconds: float = 60.0) -> None:
+    """Wait for ``condition``; it is polled, and the deadline only ends a test that has failed."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            pytest.fail(f"not within {seconds} s: {what}")
+        time.sleep(0.01)
+
+
+@pytest.fixture(name="eventually")
+def eventually_fixture() -> Callable[..., None]:
+    return eventually
+
+
+@dataclass
+class Steps:
+    """An observer that remembers, and on which a test can wait."""
+
+    seen: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+
+    def __call__(self, step: str, /, **facts: Any) -> None:
+        self.seen.append((step, facts))
+
+    def of(self, step: str) -> list[dict[str, Any]]:
+        return [facts for name, facts in list(self.seen) if name == step]
+
+    def await_step(self, step: str, count: int = 1, seconds: float = 60.0) -> None:
+        eventually(lambda: len(self.of(step)) >= count, f"{count} × {step}; seen {self.seen[-5:]}", seconds)
+
+
+@pytest.fixture
+def steps() -> Steps:
+    return Steps()
+
+
+@dataclass
+class Workload:
+    """Numbered messages by key, and what arrived of them."""
+
+    url: str
+    kafka: Kafka
+    broker: Broker
+    topic: str
+    outbox: Outbox = field(default_factory=lambda: Outbox(source="/test", max_payload_bytes=10_000_000))
+    sent: Counter[bytes] = field(default_factory=Counter)
+
+    def publish(self, count: int, keys: int = 10, size: int = 50, per_transaction: int = 100) -> None:
+        """``count`` messages round robin over ``keys``, numbered by key from 1."""
+        with psycopg.connect(self.url) as connection:
+            entries = []
+            for n in range(count):
+                key = b"key-%d" % (n % keys)
+                self.sent[key] += 1
+                payload = b"%d " % self.sent[key] + b"x" * size
+                entries.append(self.outbox.entry(Message(topic=self.topic, key=key, payload=payload, type="n")))
+                if len(entries) == per_transaction or n == count - 1:
+                    write_psycopg(connection, entries, Names())
+                    connection.commit()
+                    entries = []
+
+    def arrived(self) -> list[tuple[bytes, int]]:
+        """Key and number of each record in the topic, by partition in the order of offsets."""
+        reader = self.kafka.reader()
+        try:
+            records = list(reader.read(self.topic))
+        finally:
+            reader.close()
+        return [(record.key or b"", int((record.value or b"0").split()[0])) for record in records]
+
+    def check(self, *, duplicates: int = 0) -> int:
+        """Nothing lost, at most so many doubled, each key's first deliveries in order. Returns the duplicates."""
+        by_key: dict[bytes, list[int]] = defaultdict(list)
+        for key, number in self.arrived():
+            by_key[key].append(number)
+        doubled = 0
+        for key, numbers in by_key.items():
+            first_seen = list(dict.fromkeys(numbers))
+            doubled += len(numbers) - len(first_seen)
+            assert first_seen == list(range(1, self.sent[key] + 1)), f"{key!r} is lost or out of order"
+        assert sum(len(set(numbers)) for numbers in by_key.values()) == self.sent.total(), "messages are lost"
+        assert doubled <= duplicates
+        return doubled
+
+    def unsettled(self) -> int:
+        from postroom.outbox.database import open_store  # noqa: PLC0415
+
+        store = open_store(self.url)
+        try:
+            return store.backlog()[0]
+        finally:
+            store.close()
+
+
+@pytest.fixture
+def workload(
+    postroom_postgres: Database, postroom_kafka: Broker, postroom_topic: Callable[[str], str]
+) -> Iterator[Workload]:
+    schema.upgrade(postroom_postgres.url)
+    options = KafkaOptions(postroom_kafka.bootstrap_servers, options=dict(postroom_kafka.client_config))
+    yield Workload(postroom_postgres.url, connect(options), postroom_kafka, postroom_topic("n"))
+
+
+@pytest.fixture
+def rooms() -> Path:
+    """The root of the repository."""
+    return Path(__file__).parent.parent

@@ -1,0 +1,94 @@
+"""What a member has in hand, and which offsets it may commit."""
+
+from datetime import UTC, datetime
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from postroom.inbox.assignment import Assignment, InHand
+from postroom.messaging.records import Partition, ReceivedRecord
+
+PARTITIONS = [Partition("t", number) for number in range(3)]
+_NOW = datetime.now(UTC)
+
+
+class Membership(RuleBasedStateMachine):
+    """Against a group that hands partitions about: no offset passes a record that nobody processed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.assignment = Assignment()
+        self.owned: set[Partition] = set()
+        self.stored = dict.fromkeys(PARTITIONS, 0)
+        self.positions = dict.fromkeys(PARTITIONS, 0)
+        self.processed: dict[Partition, set[int]] = {partition: set() for partition in PARTITIONS}
+        self.taken: InHand | None = None
+
+    @rule(partitions=st.sets(st.sampled_from(PARTITIONS)))
+    def assign(self, partitions: set[Partition]) -> None:
+        new = partitions - self.owned
+        self.owned |= new
+        self.positions |= {partition: self.stored[partition] for partition in new}
+        self.assignment.assign(new)
+
+    @rule(partitions=st.sets(st.sampled_from(PARTITIONS)))
+    def revoke(self, partitions: set[Partition]) -> None:
+        self.owned -= partitions
+        self.assignment.revoke(partitions)
+
+    @rule(count=st.integers(1, 3))
+    def poll(self, count: int) -> None:
+        for partition in sorted(self.owned):
+            start = self.positions[partition]
+            self.assignment.receive(
+                ReceivedRecord(partition, offset, None, None, [], _NOW) for offset in range(start, start + count)
+            )
+            self.positions[partition] += count
+
+    @rule()
+    def take(self) -> None:
+        self.taken = self.assignment.take()
+        if self.taken is not None:
+            assert self.taken.record.partition in self.owned, "a record of a partition that is somebody else's"
+
+    @rule()
+    def finish(self) -> None:
+        if self.taken is not None:
+            place, offset, *_ = self.taken.record
+            self.processed[place].add(offset)
+            self.assignment.finish(self.taken)
+            self.taken = None
+
+    @rule()
+    def commit(self) -> None:
+        offsets = self.assignment.uncommitted()
+        assert offsets.keys() <= self.owned
+        self.stored.update(offsets)
+        self.assignment.committed(offsets)
+        assert not self.assignment.uncommitted()
+
+    @invariant()
+    def nothing_is_passed_over(self) -> None:
+        for partition, offset in self.stored.items():
+            assert set(range(offset)) <= self.processed[partition]
+
+
+TestMembership = Membership.TestCase
+TestMembership.settings = settings(max_examples=60, deadline=None)
+
+
+def test_a_partition_that_went_and_came_back_is_read_anew() -> None:
+    assignment = Assignment()
+    assignment.assign(PARTITIONS[:1])
+    assignment.receive([ReceivedRecord(PARTITIONS[0], offset, None, None, [], _NOW) for offset in (4, 5)])
+    item = assignment.take()
+    assert item is not None
+
+    assignment.revoke(PARTITIONS[:1])
+    assignment.assign(PARTITIONS[:1])
+    assignment.finish(item)
+
+    assert not assignment.owns(item)
+    assert assignment.take() is None
+    assert assignment.uncommitted() == {}
