@@ -1,0 +1,198 @@
+"""A real Kafka broker for tests and trials, by whatever this machine has; else a mock of one."""
+
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from importlib.util import find_spec
+from os import environ
+from pathlib import Path
+from typing import Any
+
+from . import kafka_maven
+from .container import ContainerControl, running_container
+from .kafka_probe import is_ready
+from .process import ProcessControl, supervised
+from .server import (
+    ControlUnsupportedError,
+    Server,
+    ServerUnavailableError,
+    Source,
+    Unmanaged,
+    first_available,
+    free_ports,
+    wait_until_ready,
+)
+
+IMAGE = f"apache/kafka:{kafka_maven.KAFKA_VERSION}"
+ADDRESS_VARIABLE = "POSTROOM_KAFKA_BOOTSTRAP_SERVERS"
+SOURCE_VARIABLE = "POSTROOM_TESTING_KAFKA"
+
+_ENVIRONMENT_SECONDS = 10.0
+_MOCK_ANNOUNCEMENT = "bootstrap servers: "
+
+
+@dataclass(frozen=True)
+class Broker(Server):
+    """A Kafka broker. ``client_config`` are the options that a kafka-python client needs besides the address.
+
+    ``is_mock``: librdkafka's mock cluster, with the limits that ``postroom.testing.kafka_mock`` tells; it
+    can be stopped, but not started again, since its log and its port are gone.
+    """
+
+    bootstrap_servers: str
+    is_mock: bool = False
+    client_config: Mapping[str, Any] = field(default_factory=dict)
+    _command_line: Callable[..., list[str]] = field(default=kafka_maven.tool_command, repr=False)
+
+    def command_line(self, tool_class: str, *arguments: str) -> list[str]:
+        """The command that runs one of Kafka's own programs against this broker.
+
+        ``tool_class``: for instance ``org.apache.kafka.tools.consumer.ConsoleConsumer``. The jars are
+        fetched by Maven when they are not here yet; with Docker it runs inside the container. Raises
+        ServerUnavailableError where there is neither.
+        """
+        return self._command_line(tool_class, *arguments)
+
+
+def kafka_broker(
+    *, prefer: str | None = None, auto_create_topics: bool = True, partitions: int = 4
+) -> AbstractContextManager[Broker]:
+    """A Kafka broker, ready to use, for the length of a ``with`` block.
+
+    Sources, in this order: ``environment`` (the cluster at ``POSTROOM_KAFKA_BOOTSTRAP_SERVERS``, without TLS
+    and SASL; where that is set, no other is tried), ``docker`` (testcontainers, where an engine answers),
+    ``maven`` (Apache Kafka's jars, where there are ``java`` and ``mvn``), and ``mock`` (librdkafka's mock
+    cluster). ``prefer``, else ``POSTROOM_TESTING_KAFKA``, allows one only. What we start listens on a free
+    port of the loopback address.
+
+    ``partitions``: of topics made without saying how many. ``auto_create_topics``: make them on first use.
+    Both are for docker and maven; the mock cluster always makes topics, with 4 partitions.
+
+    Blocks until the broker answers: about 5 s, and longer while an image or jars are fetched. Raises
+    ServerUnavailableError with what was tried. At the end, also after an exception or Ctrl-C, the broker is
+    stopped and its files are removed; when this process is killed, a process beside it does so.
+    """
+    settings = _settings(auto_create_topics=auto_create_topics, partitions=partitions)
+    sources: dict[str, Source[Broker]] = {
+        "environment": _from_environment,
+        "docker": partial(_from_docker, settings),
+        "maven": partial(_from_maven, settings),
+        "mock": _from_mock,
+    }
+    return first_available(
+        "Kafka broker",
+        sources,
+        prefer=prefer,
+        prefer_variable=SOURCE_VARIABLE,
+        address_variable=ADDRESS_VARIABLE,
+    )
+
+
+def _settings(*, auto_create_topics: bool, partitions: int) -> dict[str, object]:
+    return {
+        "node.id": 1,
+        "process.roles": "broker,controller",
+        "controller.listener.names": "CONTROLLER",
+        "listener.security.protocol.map": "CLIENTS:PLAINTEXT,BROKER:PLAINTEXT,CONTROLLER:PLAINTEXT",
+        "inter.broker.listener.name": "BROKER",
+        "auto.create.topics.enable": str(auto_create_topics).lower(),
+        "num.partitions": partitions,
+        "default.replication.factor": 1,
+        "offsets.topic.replication.factor": 1,
+        "offsets.topic.num.partitions": 4,
+        "transaction.state.log.replication.factor": 1,
+        "transaction.state.log.min.isr": 1,
+        "transaction.state.log.num.partitions": 4,
+        "share.coordinator.state.topic.replication.factor": 1,
+        "share.coordinator.state.topic.min.isr": 1,
+        "group.initial.rebalance.delay.ms": 0,
+        # After a kill the controller waits this long before it lets the broker in again.
+        "broker.session.timeout.ms": 3000,
+        "broker.heartbeat.interval.ms": 500,
+        "log.cleaner.dedupe.buffer.size": 16 * 1024 * 1024,  # of 128 MB, more than our heap spares
+    }
+
+
+@contextmanager
+def _from_environment() -> Iterator[Broker]:
+    address = environ.get(ADDRESS_VARIABLE)
+    if not address:
+        raise ServerUnavailableError(f"{ADDRESS_VARIABLE} is not set")
+    wait_until_ready(partial(is_ready, address), _ENVIRONMENT_SECONDS, lambda: f"{ADDRESS_VARIABLE} is {address!r}")
+    yield Broker(ADDRESS_VARIABLE, Unmanaged(ADDRESS_VARIABLE), address)
+
+
+@contextmanager
+def _from_docker(settings: Mapping[str, object]) -> Iterator[Broker]:
+    [clients] = free_ports(1)
+    address = f"127.0.0.1:{clients}"
+    inside = "localhost:19092"
+    listeners = {
+        "listeners": f"CLIENTS://:{clients},BROKER://:19092,CONTROLLER://:19093",
+        "advertised.listeners": f"CLIENTS://{address},BROKER://{inside}",
+        "controller.quorum.voters": "1@localhost:19093",
+    }
+    environment = {
+        f"KAFKA_{name.upper().replace('.', '_')}": str(value) for name, value in {**settings, **listeners}.items()
+    }
+    with running_container(IMAGE, port=clients, environment=environment) as container:
+        control = ContainerControl(container, partial(is_ready, address))
+        control.start()
+
+        def command_line(tool_class: str, *arguments: str) -> list[str]:
+            translated = [argument.replace(address, inside) for argument in arguments]
+            tool = ["/opt/kafka/bin/kafka-run-class.sh", tool_class, *translated]
+            return ["docker", "exec", "-i", container.get_container_id(), *tool]
+
+        yield Broker(f"Docker (testcontainers) {IMAGE}", control, address, _command_line=command_line)
+
+
+@contextmanager
+def _from_maven(settings: Mapping[str, object]) -> Iterator[Broker]:
+    clients, broker, controller = free_ports(3)
+    address = f"127.0.0.1:{clients}"
+    listeners = {
+        "listeners": f"CLIENTS://{address},BROKER://127.0.0.1:{broker},CONTROLLER://127.0.0.1:{controller}",
+        "controller.quorum.voters": f"1@127.0.0.1:{controller}",
+    }
+    with supervised() as supervisor:
+        command = kafka_maven.prepare(supervisor, {**settings, **listeners})
+        log = supervisor.folder / "kafka.log"
+        control = ProcessControl(supervisor, command, log=log, ready=partial(is_ready, address))
+        control.start()
+        yield Broker(f"Apache Kafka {kafka_maven.KAFKA_VERSION} (Maven)", control, address)
+
+
+@contextmanager
+def _from_mock() -> Iterator[Broker]:
+    if find_spec("confluent_kafka") is None:
+        raise ServerUnavailableError("the package confluent-kafka is not installed (pip install 'postroom[demo]')")
+    with supervised() as supervisor:
+        log = supervisor.folder / "mock.log"
+        # By its file, and without its folder on the path, where our kafka.py would hide kafka-python.
+        command = [sys.executable, "-P", str(Path(__file__).with_name("kafka_mock.py"))]
+        control = _MockControl(supervisor, command, log=log, ready=lambda: is_ready(_announced(log)))
+        control.start()
+        address = _announced(log)
+        yield Broker("librdkafka's mock cluster", control, address, is_mock=True, client_config={"api_version": (2, 3)})
+
+
+class _MockControl(ProcessControl):
+    """The mock cluster's log is in memory, and its port is the kernel's choice: there is no second start."""
+
+    _started = False
+
+    def start(self) -> None:
+        if self._started and self.pid is None:
+            raise ControlUnsupportedError("the mock cluster cannot start again: its log and its port are gone")
+        self._started = True
+        super().start()
+
+
+def _announced(log: Path) -> str:
+    for line in log.read_text().splitlines(keepends=True):
+        if line.startswith(_MOCK_ANNOUNCEMENT) and line.endswith("\n"):
+            return line.removeprefix(_MOCK_ANNOUNCEMENT).strip()
+    return ""

@@ -1,0 +1,105 @@
+"""Fixtures for pytest: a PostgreSQL database of its own for each test, and a Kafka broker.
+
+Servers start when the first test asks for one, and end with the session (see ``postgres_server`` and
+``kafka_broker`` for where they come from). A test is skipped when its server cannot be had; the variable
+``POSTROOM_REQUIRE=kafka,postgres`` makes it fail instead.
+"""
+
+import os
+import re
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, NoReturn
+
+import pytest
+
+from .. import testing
+
+if TYPE_CHECKING:
+    from .kafka import Broker
+    from .postgres import Database, Postgres
+
+REQUIRE_VARIABLE = "POSTROOM_REQUIRE"
+REAL_KAFKA_REASON = (
+    "needs a real Kafka broker; only the in-memory mock cluster is here (install Docker, or Java and Maven)"
+)
+
+_KNOWN = frozenset({"kafka", "postgres"})
+_used = pytest.StashKey[dict[str, str]]()
+
+
+@pytest.fixture(scope="session")
+def postroom_postgres_server(request: pytest.FixtureRequest) -> Iterator["Postgres"]:
+    """The session's PostgreSQL server. A test that stops, kills or pauses it may leave it so."""
+    with ExitStack() as stack:
+        try:
+            server = stack.enter_context(testing.postgres_server())
+        except testing.ServerUnavailableError as error:
+            _missing("postgres", str(error))
+        request.config.stash[_used]["PostgreSQL"] = server.origin
+        yield server
+
+
+@pytest.fixture
+def postroom_postgres(postroom_postgres_server: "Postgres") -> Iterator["Database"]:
+    """A fresh database, dropped after the test: ``.url`` for psycopg, ``.sqlalchemy_url`` for SQLAlchemy."""
+    with postroom_postgres_server.database() as database:
+        yield database
+
+
+@pytest.fixture(scope="session")
+def postroom_kafka(request: pytest.FixtureRequest) -> Iterator["Broker"]:
+    """The session's Kafka broker, which may be the mock cluster: see ``.is_mock`` and ``.client_config``."""
+    with ExitStack() as stack:
+        try:
+            broker = stack.enter_context(testing.kafka_broker())
+        except testing.ServerUnavailableError as error:
+            _missing("kafka", str(error))
+        request.config.stash[_used]["Kafka"] = broker.origin
+        yield broker
+
+
+@pytest.fixture(scope="session")
+def postroom_real_kafka(postroom_kafka: "Broker") -> "Broker":
+    """The session's Kafka broker; the test is skipped when that is the mock cluster.
+
+    Also as a mark: ``@pytest.mark.usefixtures("postroom_real_kafka")``.
+    """
+    if postroom_kafka.is_mock:
+        _missing("kafka", REAL_KAFKA_REASON)
+    return postroom_kafka
+
+
+@pytest.fixture
+def postroom_topic() -> Callable[[str], str]:
+    """Makes topic names that nobody else uses: ``postroom_topic("orders")``. The topic is not created."""
+
+    def topic(name: str) -> str:
+        return f"{name}-{secrets.token_hex(6)}"
+
+    return topic
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_used] = {}
+    unknown = _required() - _KNOWN
+    if unknown:
+        raise pytest.UsageError(f"{REQUIRE_VARIABLE} knows {', '.join(sorted(_KNOWN))}; not {', '.join(unknown)}")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Say which servers the tests ran against, where they used any."""
+    used = config.stash.get(_used, {})
+    if used:
+        terminalreporter.write_line("postroom: " + "; ".join(f"{name}: {origin}" for name, origin in used.items()))
+
+
+def _required() -> set[str]:
+    return set(re.findall(r"[^\s,]+", os.environ.get(REQUIRE_VARIABLE, "")))
+
+
+def _missing(what: str, reason: str) -> NoReturn:
+    if what in _required():
+        pytest.fail(f"{REQUIRE_VARIABLE} asks for {what}: {reason}", pytrace=False)
+    pytest.skip(reason)

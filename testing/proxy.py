@@ -1,0 +1,158 @@
+"""A TCP proxy that breaks on demand, to stand between a client and its server in fault tests."""
+
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from threading import Event, Lock, Thread
+from types import TracebackType
+from typing import Self
+
+from .server import free_ports
+
+_CHUNK_BYTES = 65536
+_ACCEPT_SECONDS = 0.5
+_CONNECT_SECONDS = 10.0
+_JOIN_SECONDS = 5.0
+
+
+class TcpProxy:
+    """Forwards connections on a loopback ``port`` to ``target_host:target_port``; a context manager.
+
+    For Kafka, whose clients go on to the address that the broker advertises, the proxy is in the way only
+    where the broker advertises it. Every method is thread-safe and may be called in any state; after
+    ``close`` nothing revives the proxy.
+    """
+
+    def __init__(self, target_host: str, target_port: int) -> None:
+        self._target = (target_host, target_port)
+        [self.port] = free_ports(1)
+        self._lock = Lock()
+        self._flowing = Event()
+        self._flowing.set()
+        self._listener: socket.socket | None = None
+        self._closed = False
+        self._connections: set[socket.socket] = set()
+        self._threads: set[Thread] = set()
+        self._listen()
+
+    @property
+    def address(self) -> str:
+        """``127.0.0.1:port``."""
+        return f"127.0.0.1:{self.port}"
+
+    def cut(self) -> None:
+        """Break every connection, and refuse new ones until ``restore``."""
+        with self._lock:
+            listener, self._listener = self._listener, None
+            connections, self._connections = self._connections, set()
+        if listener is not None:
+            with suppress(OSError):
+                listener.shutdown(socket.SHUT_RDWR)  # wakes the thread that accepts
+            listener.close()
+        for connection in connections:
+            _break(connection)
+
+    def freeze(self) -> None:
+        """Half-open: keep and accept connections, and forward nothing until ``restore``."""
+        self._flowing.clear()
+
+    def restore(self) -> None:
+        """Accept and forward again. What waited in a freeze is delivered. Raises OSError: the port is taken."""
+        self._flowing.set()
+        with self._lock:
+            down = self._listener is None and not self._closed
+        if down:
+            self._listen()
+
+    def close(self) -> None:
+        """Break everything for good, and block until the proxy's threads have ended."""
+        with self._lock:
+            self._closed = True
+        self.cut()
+        self._flowing.set()
+        while True:
+            with self._lock:
+                threads = list(self._threads)
+            if not threads:
+                return
+            for thread in threads:
+                thread.join(_JOIN_SECONDS)
+                if thread.is_alive():
+                    raise TimeoutError("a thread of the proxy did not end")
+                with self._lock:
+                    self._threads.discard(thread)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _listen(self) -> None:
+        listener = socket.create_server(("127.0.0.1", self.port))
+        listener.settimeout(_ACCEPT_SECONDS)
+        with self._lock:
+            self._listener = listener
+        self._spawn(self._accept, listener)
+
+    def _accept(self, listener: socket.socket) -> None:
+        while True:
+            try:
+                client, _ = listener.accept()
+            except TimeoutError:  # not every system wakes us when the listener is closed
+                continue
+            except OSError:
+                return
+            if self._own(client, listener):
+                self._spawn(self._connect, client, listener)
+
+    def _connect(self, client: socket.socket, listener: socket.socket) -> None:
+        self._flowing.wait()
+        try:
+            server = socket.create_connection(self._target, timeout=_CONNECT_SECONDS)
+        except OSError:
+            self._drop(client)
+            return
+        server.settimeout(None)
+        if not self._own(server, listener):
+            self._drop(client)
+            return
+        self._spawn(self._forward, client, server)
+        self._forward(server, client)
+
+    def _forward(self, source: socket.socket, sink: socket.socket) -> None:
+        with suppress(OSError):
+            while data := source.recv(_CHUNK_BYTES):
+                self._flowing.wait()
+                sink.sendall(data)
+        # One side has ended: so does the other. A half-closed connection has no use for our clients.
+        self._drop(source)
+        self._drop(sink)
+
+    def _own(self, connection: socket.socket, listener: socket.socket) -> bool:
+        """Keep a new connection, unless a cut came in between."""
+        with self._lock:
+            if self._listener is listener:
+                self._connections.add(connection)
+                return True
+        _break(connection)
+        return False
+
+    def _drop(self, connection: socket.socket) -> None:
+        with self._lock:
+            self._connections.discard(connection)
+        _break(connection)
+
+    def _spawn(self, work: Callable[..., None], *arguments: socket.socket) -> None:
+        thread = Thread(target=work, args=arguments, name=f"tcp-proxy-{self.port}", daemon=True)
+        with self._lock:
+            self._threads = {one for one in self._threads if one.is_alive()} | {thread}
+            thread.start()
+
+
+def _break(connection: socket.socket) -> None:
+    with suppress(OSError):
+        connection.shutdown(socket.SHUT_RDWR)  # wakes the thread that reads
+    connection.close()
