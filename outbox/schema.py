@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from ..messaging.errors import ConfigurationError, SchemaMissing, SchemaOutdated, SchemaTooNew
 from .database import INIT, conninfo, parse_url, translated
-from .names import Names, queries
+from .names import TABLES, Names, queries
 
 DEFAULT_SHARDS = 16
 MAX_SHARDS = 256
@@ -119,9 +119,25 @@ def apply(connection: sa.Connection, names: Names | None = None, shards: int = D
     version = connection.exec_driver_sql(queries(names, dialect)["version"]).scalar_one() if found else 0
     pending = _pending(version, migrations(dialect, names, shards))
     for step in pending:
-        for statement in statements(step.sql) if dialect == "sqlite" else [step.sql]:
-            connection.exec_driver_sql(statement)
+        for statement in statements(step.sql):
+            connection.execute(sa.text(statement.replace(":", "\\:")))  # so every driver gets it as it is
     return pending
+
+
+def drop(connection: sa.Connection, names: Names | None = None) -> None:
+    """Drop all tables of Postroom inside ``connection``'s transaction, with every message in them."""
+    names = names or Names()
+    if connection.dialect.name == "sqlite":
+        for table in TABLES:
+            connection.exec_driver_sql(f"DROP TABLE IF EXISTS {names.table(table, 'sqlite')}")
+    else:
+        for table in TABLES:
+            connection.exec_driver_sql(f"DROP TABLE IF EXISTS {names.table(table, 'postgres')} CASCADE")
+        connection.exec_driver_sql(
+            names.render('DROP SEQUENCE IF EXISTS {schema}."{outbox.name}_position"', "postgres")
+        )
+        function = names.render('{schema}."{outbox.name}_add_partitions"(integer, bigint)', "postgres")
+        connection.exec_driver_sql(f"DROP FUNCTION IF EXISTS {function}")
 
 
 def open_sqlite(path: str) -> sqlite3.Connection:
@@ -132,14 +148,14 @@ def open_sqlite(path: str) -> sqlite3.Connection:
 
 
 def statements(sql: str) -> list[str]:
-    """The statements of a SQLite script."""
+    """The single statements of a migration. Each ends with its line; ``$function$`` quotes a function's body."""
     found: list[str] = []
-    current = ""
+    current: list[str] = []
     for line in sql.splitlines():
-        current += line + "\n"
-        if sqlite3.complete_statement(current):
-            found.append(current.strip())
-            current = ""
+        current.append(line)
+        if line.rstrip().endswith(";") and "\n".join(current).count("$function$") % 2 == 0:
+            found.append("\n".join(current).strip())
+            current = []
     return found
 
 

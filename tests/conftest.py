@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,7 @@ class Steps:
         return [facts for name, facts in list(self.seen) if name == step]
 
     def await_step(self, step: str, count: int = 1, seconds: float = 60.0) -> None:
-        eventually(lambda: len(self.of(step)) >= count, f"{count} × {step}; seen {self.seen[-5:]}", seconds)
+        eventually(lambda: len(self.of(step)) >= count, f"{count} times {step}; seen {self.seen[-5:]}", seconds)
 
 
 @pytest.fixture
@@ -112,12 +112,10 @@ class Workload:
 
 
 @pytest.fixture
-def workload(
-    postroom_postgres: Database, postroom_kafka: Broker, postroom_topic: Callable[[str], str]
-) -> Iterator[Workload]:
+def workload(postroom_postgres: Database, postroom_kafka: Broker, postroom_topic: Callable[[str], str]) -> Workload:
     schema.upgrade(postroom_postgres.url)
     options = KafkaOptions(postroom_kafka.bootstrap_servers, options=dict(postroom_kafka.client_config))
-    yield Workload(postroom_postgres.url, connect(options), postroom_kafka, postroom_topic("n"))
+    return Workload(postroom_postgres.url, connect(options), postroom_kafka, postroom_topic("n"))
 
 
 @pytest.fixture

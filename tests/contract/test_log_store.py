@@ -154,14 +154,14 @@ def test_a_page_that_outlived_its_lease_parks_nothing(store: LogStore, readers: 
     slow = readers(store, "a", lease=0.0)
     publish(store, "1")
     batch = slow.read(10)
-    quick = readers(store, "b")
+    readers(store, "b")
 
     with pytest.raises(Fenced):
         slow.settle(batch, [Refusal(batch.rows[0], "refused")])
     assert not store.parked()
 
 
-def test_an_owner_that_lost_its_lease_and_got_it_back_cannot_settle_an_old_batch(store: LogStore, readers: Readers) -> None:
+def test_an_owner_that_got_its_lost_lease_back_cannot_settle_an_old_batch(store: LogStore, readers: Readers) -> None:
     slow = readers(store, "a", lease=0.0)
     publish(store, "1")
     batch = slow.read(10)

@@ -183,9 +183,7 @@ def test_the_database_killed_in_mid_flow_loses_nothing(workload: Any, steps: Any
 
 
 @pytest.mark.parametrize("fault", ["cut", "freeze"])
-def test_a_broken_network_to_the_database_loses_nothing(
-    workload: Any, steps: Any, eventually: Any, fault: str
-) -> None:
+def test_a_broken_network_to_the_database_loses_nothing(workload: Any, steps: Any, eventually: Any, fault: str) -> None:
     parts = urlsplit(workload.url)
     workload.publish(3_000)
     with TcpProxy(parts.hostname or "", parts.port or 5432) as proxy:

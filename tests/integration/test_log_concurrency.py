@@ -37,73 +37,87 @@ def numbered(key: int, number: int) -> Message:
     return Message(topic="t", key=str(key), payload=f"{key} {number}".encode(), type="x")
 
 
+class Reading:
+    """Drains the log and remembers (key, number) as they came."""
+
+    def __init__(self, database: Database, limit: int) -> None:
+        self.found: list[tuple[int, int]] = []
+        self._limit = limit
+        self._store = open_store(database.url)
+        self._reader = self._store.reader("test", 60)
+        self._reader.claim()
+
+    def step(self) -> bool:
+        """One batch; True when caught up."""
+        batch = self._reader.read(self._limit)
+        for row in batch.rows:
+            key, number = map(int, (row.payload or b"").split())
+            self.found.append((key, number))
+        if not batch.caught_up:
+            self._reader.settle(batch)
+        return batch.caught_up
+
+    def all(self) -> None:
+        while not self.step():
+            pass
+
+    def close(self) -> None:
+        self._reader.close()
+        self._store.close()
+
+
+def write(engine: sa.Engine, started: Barrier, stop: Event, seed: int) -> list[tuple[int, int]]:
+    """Transactions that take an xid, then row locks, sleep, and commit or not; what was committed."""
+    rng = random.Random(seed)
+    committed: list[tuple[int, int]] = []
+    started.wait()
+    while not stop.is_set():
+        with Session(engine) as session:
+            session.execute(sa.text("SELECT pg_current_xact_id()"))  # an xid from before the row lock
+            sent = []
+            for key in sorted(rng.sample(range(KEYS), rng.randint(1, 3))):
+                number = session.execute(RAISE_VERSION, {"key": key}).scalar_one()
+                OUTBOX.publish(session, numbered(key, number))
+                sent.append((key, number))
+                with session.begin_nested() as savepoint:
+                    OUTBOX.publish(session, numbered(key, -1))
+                    savepoint.rollback()
+            session.execute(sa.text("SELECT pg_sleep(:s)"), {"s": rng.random() * 0.02})
+            if rng.random() < 0.1:
+                session.rollback()
+            else:
+                session.commit()
+                committed += sent
+    return committed
+
+
 @pytest.mark.parametrize("limit", [1000, 20])
 def test_writers_that_commit_out_of_order_lose_nothing_and_invert_nothing(database: Database, limit: int) -> None:
     engine = sa.create_engine(parse_url(database.url), pool_size=WRITERS)
     started, stop = Barrier(WRITERS + 1), Event()
-
-    def write(seed: int) -> list[tuple[int, int]]:
-        rng = random.Random(seed)
-        committed = []
-        started.wait()
-        while not stop.is_set():
-            with Session(engine) as session:
-                session.execute(sa.text("SELECT pg_current_xact_id()"))  # an xid from before the row lock
-                sent = []
-                for key in sorted(rng.sample(range(KEYS), rng.randint(1, 3))):
-                    number = session.execute(RAISE_VERSION, {"key": key}).scalar_one()
-                    OUTBOX.publish(session, numbered(key, number))
-                    sent.append((key, number))
-                    with session.begin_nested() as savepoint:
-                        OUTBOX.publish(session, numbered(key, -1))
-                        savepoint.rollback()
-                session.execute(sa.text("SELECT pg_sleep(:s)"), {"s": rng.random() * 0.02})
-                if rng.random() < 0.1:
-                    session.rollback()
-                else:
-                    session.commit()
-                    committed += sent
-        return committed
-
-    store = open_store(database.url)
-    reader = store.reader("test", 60)
-    reader.claim()
-    found: list[tuple[int, int]] = []
-
-    def read() -> bool:
-        batch = reader.read(limit)
-        for row in batch.rows:
-            key, number = map(int, (row.payload or b"").split())
-            found.append((key, number))
-        if not batch.caught_up:
-            reader.settle(batch)
-        return batch.caught_up
-
+    reading = Reading(database, limit)
     with psycopg.connect(database.url) as early, ThreadPoolExecutor(WRITERS) as pool:
         early.execute("UPDATE version SET number = 1 WHERE key = %s", [KEYS])
         OUTBOX.publish(early, numbered(KEYS, 1))  # first of all, and open for the whole run
-        writers = [pool.submit(write, seed) for seed in range(WRITERS)]
+        writers = [pool.submit(write, engine, started, stop, seed) for seed in range(WRITERS)]
         started.wait()
         end = time.monotonic() + SECONDS
         while time.monotonic() < end:
-            read()
+            reading.step()
         stop.set()
         committed = [each for writer in writers for each in writer.result()]
-        while not read():
-            pass
-        assert (KEYS, 1) not in found
+        reading.all()
+        assert (KEYS, 1) not in reading.found
         early.commit()
         committed.append((KEYS, 1))
-    while not read():
-        pass
-    reader.close()
-    store.close()
+    reading.all()
+    reading.close()
     engine.dispose()
 
     assert len(committed) > 300, "the run was too small to mean anything"
-    assert sorted(found) == sorted(committed)
+    assert sorted(reading.found) == sorted(committed)
     by_key: dict[int, list[int]] = defaultdict(list)
-    for key, number in found:
+    for key, number in reading.found:
         by_key[key].append(number)
     assert {key: numbers for key, numbers in by_key.items() if numbers != sorted(numbers)} == {}
 

@@ -107,12 +107,17 @@ def test_dead_letters_belong_to_a_group() -> None:
     assert dead_letter_topic("orders", "billing") == "orders.billing.dlq"
 
 
+def refuse(kind: type[Exception], number: int) -> None:
+    raise kind(f"order {number} of 'customer-{number}' is bad")
+
+
 def test_the_fingerprint_knows_the_same_failure_with_other_numbers() -> None:
     def fail(number: int, kind: type[Exception] = ValueError) -> Exception:
         try:
-            raise kind(f"order {number} of 'customer-{number}' is bad")
+            refuse(kind, number)
         except kind as error:
             return error
+        return AssertionError("not refused")
 
     assert fingerprint(fail(1), "charge") == fingerprint(fail(22), "charge")
     assert fingerprint(fail(1), "charge") != fingerprint(fail(1), "ship")
