@@ -78,7 +78,7 @@ def strip(headers: HeaderPairs) -> list[tuple[str, bytes]]:
 
 def replay_headers(headers: HeaderPairs, group: str | None) -> list[tuple[str, bytes]]:
     """The headers of a dead letter's replay, meant for ``group`` alone (any group, where it is unknown)."""
-    count = _number(first(headers, OURS + "replay_count")) + 1
+    count = replays_before(headers) + 1
     told = [(REPLAY_COUNT, str(count).encode())]
     if group is not None:
         told.append((REPLAY_GROUP, group.encode()))
@@ -88,6 +88,11 @@ def replay_headers(headers: HeaderPairs, group: str | None) -> list[tuple[str, b
 def replay_count(headers: HeaderPairs) -> int:
     """How often this record was replayed; 0 for a first delivery."""
     return _number(first(headers, REPLAY_COUNT))
+
+
+def replays_before(headers: HeaderPairs) -> int:
+    """How often a dead letter's message was replayed. Another producer's dead letter carries the replay's header."""
+    return max(_number(first(headers, OURS + "replay_count")), replay_count(headers))
 
 
 def fingerprint(error: BaseException, handler: str) -> str:

@@ -78,6 +78,9 @@ class Topics(Protocol):
     def create(self, topic: str, partitions: int, replication: int, config: Mapping[str, str]) -> bool:
         """Create it; False where it exists. Raises NotAuthorized, KafkaUnavailable."""
 
+    def committed(self, group: str, topics: Sequence[str]) -> Mapping[Partition, int]:
+        """The next offset that ``group`` reads, for the partitions where it ever committed one."""
+
     def close(self) -> None:
         """Does not raise."""
 

@@ -97,7 +97,6 @@ class IdempotentPublisher:
             self._closed = True
             _close(self._producer, timeout)
 
-
     def _ready_producer(self) -> KafkaProducer:
         with self._lock:
             if self._closed:

@@ -1,16 +1,16 @@
 """Topics as tools see them: their partitions, their offsets, their records without a group."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
 from kafka import errors as kafka
 
 from ..errors import KafkaUnavailable, UnknownTopic
-from ..records import ReceivedRecord
-from .consumer import received
+from ..records import Partition, ReceivedRecord
 from .build import build
+from .consumer import received
 from .errors import translated
 
 #: Without a record for this long, in seconds, while some should be there, reading gives up.
@@ -44,6 +44,7 @@ class Reader:
             return
         with translated():
             self._consumer.assign(list(ends))
+            self._consumer.resume(*ends)  # one that an earlier read finished with is still paused
             for part, begin in begins.items():
                 self._consumer.seek(part, begin)
         heard = time.monotonic()
@@ -87,6 +88,15 @@ class AdminTopics:
             except kafka.TopicAlreadyExistsError:
                 return False
         return True
+
+    def committed(self, group: str, topics: Sequence[str]) -> Mapping[Partition, int]:
+        known = self.partitions()
+        parts = [TopicPartition(topic, number) for topic in topics for number in range(known.get(topic, 0))]
+        if not parts:
+            return {}
+        with translated():
+            offsets = self._admin.list_group_offsets({group: parts})[group]
+        return {Partition(*part): found.offset for part, found in offsets.items() if found.offset >= 0}
 
     def close(self) -> None:
         self._admin.close()

@@ -137,9 +137,7 @@ def test_a_session_that_does_not_commit_publishes_nothing(
     assert orders(engine) == logged()
 
 
-def test_a_session_with_nothing_but_messages_publishes_them(
-    engine: sa.Engine, logged: Callable[[], list[int]]
-) -> None:
+def test_a_session_with_nothing_but_messages_publishes_them(engine: sa.Engine, logged: Callable[[], list[int]]) -> None:
     with Session(engine) as session:
         OUTBOX.publish(session, OrderPlaced(order_id=1))
         session.commit()
@@ -167,9 +165,7 @@ def test_savepoints_take_their_messages_along(engine: sa.Engine, logged: Callabl
     assert orders(engine) == [1, 4, 6, 7]
 
 
-def test_a_savepoint_released_goes_with_the_outer_rollback(
-    engine: sa.Engine, logged: Callable[[], list[int]]
-) -> None:
+def test_a_savepoint_released_goes_with_the_outer_rollback(engine: sa.Engine, logged: Callable[[], list[int]]) -> None:
     with Session(engine) as session:
         with session.begin_nested():
             place(session, 1)

@@ -240,9 +240,7 @@ def test_without_the_tables_the_relay_says_what_to_do(postroom_postgres: Databas
 
 
 def test_wrong_credentials_end_the_relay_and_are_not_shown(postroom_kafka: Broker, tmp_path: Any) -> None:
-    relay = Relay(
-        open_store(f"sqlite:///{tmp_path}/no/such/folder/log.db"), connect(KafkaOptions("127.0.0.1:1"))
-    )
+    relay = Relay(open_store(f"sqlite:///{tmp_path}/no/such/folder/log.db"), connect(KafkaOptions("127.0.0.1:1")))
     relay.start()
 
     with pytest.raises(ConfigurationError, match="cannot be opened"):

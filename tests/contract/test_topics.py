@@ -1,0 +1,115 @@
+"""What tools rely on: topics, offsets, reading without a group, and a group's place."""
+
+from collections.abc import Callable, Iterator
+from itertools import chain
+
+import pytest
+
+from postroom.messaging.errors import UnknownTopic
+from postroom.messaging.kafka import KafkaOptions, connect
+from postroom.messaging.ports import Kafka, Topics
+from postroom.messaging.records import OutgoingRecord, Partition
+from postroom.testing import kafka_broker
+from postroom.testing.kafka import Broker
+
+
+@pytest.fixture(scope="module", params=["best", "mock"])
+def broker(request: pytest.FixtureRequest) -> Iterator[Broker]:
+    """What the machine has, and the mock cluster that the demo runs on."""
+    if request.param == "best":
+        yield request.getfixturevalue("postroom_kafka")
+        return
+    with kafka_broker(prefer="mock") as mock:
+        yield mock
+
+
+@pytest.fixture
+def kafka(broker: Broker) -> Kafka:
+    return connect(KafkaOptions(broker.bootstrap_servers, options=dict(broker.client_config)))
+
+
+@pytest.fixture
+def topics(kafka: Kafka) -> Iterator[Topics]:
+    topics = kafka.topics()
+    yield topics
+    topics.close()
+
+
+def send(kafka: Kafka, topic: str, count: int) -> None:
+    publisher = kafka.publisher()
+    publication = publisher.send([OutgoingRecord(topic, b"%d" % n, b"%d" % n, []) for n in range(count)])
+    assert publication.wait(30)
+    assert publication.errors() == {}
+    publisher.close(5)
+
+
+def test_a_topic_is_created_once(postroom_real_kafka: Broker, postroom_topic: Callable[[str], str]) -> None:
+    """Not on the mock cluster, which makes topics on first use only."""
+    topic = postroom_topic("new")
+    topics = connect(KafkaOptions(postroom_real_kafka.bootstrap_servers)).topics()
+
+    assert topic not in topics.partitions()
+    assert topics.create(topic, 3, 1, {})
+    assert topics.partitions()[topic] == 3
+    assert not topics.create(topic, 5, 1, {})
+    assert topics.partitions()[topic] == 3
+    topics.close()
+
+
+def test_a_topic_is_read_from_anywhere_to_its_end(kafka: Kafka, postroom_topic: Callable[[str], str]) -> None:
+    topic = postroom_topic("read")
+    send(kafka, topic, 200)
+    reader = kafka.reader()
+    offsets = reader.offsets(topic)
+    everything = list(reader.read(topic))
+    middle = {number: after // 2 for number, (_, after) in offsets.items()}
+    half = list(reader.read(topic, middle))
+    nothing = list(reader.read(topic, {number: after for number, (_, after) in offsets.items()}))
+    reader.close()
+
+    assert sorted(int(record.value or b"") for record in everything) == list(range(200))
+    assert {record.partition.number: [] for record in everything}.keys() <= offsets.keys()
+    for number, (first, after) in offsets.items():
+        mine = [record.offset for record in everything if record.partition.number == number]
+        assert mine == list(range(first, after))
+        assert [r.offset for r in half if r.partition.number == number] == list(range(after // 2, after))
+    assert nothing == []
+
+
+def test_an_unknown_topic_is_told_and_not_created(
+    kafka: Kafka, topics: Topics, postroom_topic: Callable[[str], str]
+) -> None:
+    topic = postroom_topic("absent")
+    reader = kafka.reader()
+    with pytest.raises(UnknownTopic, match="check the name"):
+        reader.offsets(topic)
+    with pytest.raises(UnknownTopic, match="check the name"):
+        list(reader.read(topic))
+    reader.close()
+
+    assert topic not in topics.partitions()
+
+
+def test_a_group_goes_on_where_it_committed(kafka: Kafka, topics: Topics, postroom_topic: Callable[[str], str]) -> None:
+    topic, group = postroom_topic("group"), postroom_topic("group")
+    send(kafka, topic, 50)
+    assigned: list[Partition] = []
+    revoked: list[Partition] = []
+    consumer = kafka.consumer(group, [topic], on_assigned=assigned.extend, on_revoked=revoked.extend)
+    got = list(chain.from_iterable(iter(lambda: consumer.poll(1.0, 7), [])))
+    while len(got) < 50:
+        got += consumer.poll(1.0, 7)
+    assert sorted(int(record.value or b"") for record in got) == list(range(50))
+    assert topics.committed(group, [topic]) == {}
+
+    kept = {record.partition: record.offset for record in got}
+    consumer.commit(kept)  # the last of each partition stays to be read
+    consumer.commit({})
+    consumer.seek(got[0].partition, got[0].offset)
+    again = consumer.poll(5.0, 1)
+    consumer.close()
+
+    assert [(record.partition, record.offset) for record in again] == [(got[0].partition, got[0].offset)]
+    assert topics.committed(group, [topic]) == kept
+    assert set(assigned) >= set(kept)
+    assert set(revoked) == set(assigned)
