@@ -85,14 +85,15 @@ class Outbox:
             correlation_id=correlation_id,
         )
         session = _session(target)
+        given: object = target
         if session is not None:
             remember(session, entry, self.names, self.bind)
-        elif isinstance(target, sa.Connection):
-            write_sqlalchemy(target, [entry], self.names)
-        elif isinstance(target, psycopg.Connection | psycopg.Cursor):
-            connection = target if isinstance(target, psycopg.Connection) else target.connection
+        elif isinstance(given, sa.Connection):
+            write_sqlalchemy(given, [entry], self.names)
+        elif isinstance(given, psycopg.Connection | psycopg.Cursor):
+            connection = given if isinstance(given, psycopg.Connection) else given.connection
             write_psycopg(connection, [entry], self.names)
-        elif isinstance(target, AsyncConnection | psycopg.AsyncConnection | psycopg.AsyncCursor):
+        elif isinstance(given, AsyncConnection | psycopg.AsyncConnection | psycopg.AsyncCursor):
             raise UsageError(f"Use `await outbox.publish_async(…)` on a {type(target).__name__}.")
         else:
             raise UsageError(

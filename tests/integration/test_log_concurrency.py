@@ -142,6 +142,23 @@ def test_a_session_takes_its_positions_after_its_row_locks(database: Database) -
     store.close()
 
 
+@pytest.mark.parametrize("limit", [1, 2, 100])
+def test_the_order_is_by_position_also_where_transaction_ids_say_otherwise(database: Database, limit: int) -> None:
+    """The first to get a transaction id is the second to publish, read at once or in pages."""
+    reading = Reading(database, limit)
+    with psycopg.connect(database.url) as early, psycopg.connect(database.url) as late:
+        early.execute("SELECT pg_current_xact_id()")
+        for number in (1, 2, 3):
+            OUTBOX.publish(late, numbered(0, number))
+        late.commit()
+        for number in (4, 5, 6):
+            OUTBOX.publish(early, numbered(0, number))
+    reading.all()
+    reading.close()
+
+    assert reading.found == [(0, number) for number in range(1, 7)]
+
+
 @pytest.mark.parametrize("analysed", [False, True])
 def test_the_plans_read_by_index_and_only_what_is_new(database: Database, analysed: bool) -> None:
     sql = queries(Names(), "postgres")

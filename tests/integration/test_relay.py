@@ -7,11 +7,12 @@ from typing import Any
 import psycopg
 import pytest
 
-from postroom.messaging.errors import ConfigurationError, SchemaMissing
+from postroom.messaging.errors import ConfigurationError, DatabaseUnavailable, SchemaMissing
 from postroom.messaging.kafka import KafkaOptions, connect
 from postroom.outbox import Message, Outbox, schema
 from postroom.outbox.database import open_store
 from postroom.outbox.memory import MemoryLog
+from postroom.outbox.postgres import PostgresReader
 from postroom.relay import Relay, RelaySettings
 from postroom.testing.kafka import Broker
 from postroom.testing.postgres import Database
@@ -245,6 +246,27 @@ def test_wrong_credentials_end_the_relay_and_are_not_shown(postroom_kafka: Broke
 
     with pytest.raises(ConfigurationError, match="cannot be opened"):
         relay.join(30)
+
+
+def test_when_settling_fails_nothing_is_published_again(
+    workload: Any, steps: Any, relays: Callable[..., Relay], eventually: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The connection breaks between the acknowledgement and the settling: the relay remembers what Kafka has."""
+    settle, broken = PostgresReader.settle, []
+
+    def settle_or_break(self: PostgresReader, batch: Any, refusals: Any = ()) -> None:
+        if batch.rows and len(broken) < 3:
+            broken.append(batch)
+            raise DatabaseUnavailable("cut")
+        settle(self, batch, refusals)
+
+    monkeypatch.setattr(PostgresReader, "settle", settle_or_break)
+    workload.publish(100)
+    relays()
+    eventually(lambda: settled(steps) == 100, "all is settled")
+
+    assert len(steps.of("paused")) == 3
+    workload.check(duplicates=0)
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "memory"])

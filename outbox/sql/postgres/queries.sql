@@ -172,13 +172,27 @@ WHERE i.outcome = 'dead-lettered' AND i.replays < excluded.replays
 -- name: inbox_outcome
 SELECT outcome, replays FROM {inbox} WHERE consumer_group = %(group)s AND message_id = %(message_id)s
 
+-- name: lock_dead_letters
+-- Held to the end of the transaction: what one operator finds undone, no other does meanwhile.
+SELECT pg_advisory_xact_lock(hashtextextended('{dead_letter_action}' || %(dead_letter_topic)s, 0))
+
 -- name: record_action
 INSERT INTO {dead_letter_action} (actor, action, dead_letter_topic, "partition", "offset", message_id, reason)
-VALUES (%(actor)s, %(action)s, %(dead_letter_topic)s, %(partition)s, %(offset)s, %(message_id)s, %(reason)s)
+SELECT %(actor)s, %(action)s, %(dead_letter_topic)s, l."partition", l."offset", l.message_id, %(reason)s
+FROM unnest(%(partitions)s::int[], %(offsets)s::bigint[], %(message_ids)s::text[]) WITH ORDINALITY
+     AS l ("partition", "offset", message_id, n)
+ORDER BY l.n
 
 -- name: actions
-SELECT "partition", "offset", action, at, actor, reason FROM {dead_letter_action}
-WHERE dead_letter_topic = %(dead_letter_topic)s ORDER BY id
+-- What was done to these dead letters, in the order in which it was done.
+SELECT a.id, a."partition", a."offset", a.action, a.at, a.actor, a.reason
+FROM unnest(%(partitions)s::int[], %(offsets)s::bigint[]) AS l ("partition", "offset")
+JOIN {dead_letter_action} a ON a."partition" = l."partition" AND a."offset" = l."offset"
+WHERE a.dead_letter_topic = %(dead_letter_topic)s
+ORDER BY a.id
+
+-- name: last_action
+SELECT coalesce(max(id), 0) FROM {dead_letter_action}
 
 -- name: version
 SELECT coalesce(max(version), 0) FROM {schema_version}

@@ -76,13 +76,27 @@ WHERE i.outcome = 'dead-lettered' AND i.replays < excluded.replays
 -- name: inbox_outcome
 SELECT outcome, replays FROM {inbox} WHERE consumer_group = :group AND message_id = :message_id
 
+-- name: lock_dead_letters
+-- One writer at a time: what one operator finds undone, no other does meanwhile.
+BEGIN IMMEDIATE
+
 -- name: record_action
 INSERT INTO {dead_letter_action} (actor, action, dead_letter_topic, "partition", "offset", message_id, reason)
-VALUES (:actor, :action, :dead_letter_topic, :partition, :offset, :message_id, :reason)
+SELECT :actor, :action, :dead_letter_topic, json_extract(l.value, '$[0]'), json_extract(l.value, '$[1]'),
+       json_extract(l.value, '$[2]'), :reason
+FROM json_each(:letters) AS l ORDER BY l.key
 
 -- name: actions
-SELECT "partition", "offset", action, at, actor, reason FROM {dead_letter_action}
-WHERE dead_letter_topic = :dead_letter_topic ORDER BY id
+-- What was done to these dead letters, in the order in which it was done.
+SELECT a.id, a."partition", a."offset", a.action, a.at, a.actor, a.reason
+FROM json_each(:letters) AS l
+JOIN {dead_letter_action} AS a
+  ON a."partition" = json_extract(l.value, '$[0]') AND a."offset" = json_extract(l.value, '$[1]')
+WHERE a.dead_letter_topic = :dead_letter_topic
+ORDER BY a.id
+
+-- name: last_action
+SELECT coalesce(max(id), 0) FROM {dead_letter_action}
 
 -- name: version
 SELECT coalesce(max(version), 0) FROM {schema_version}
