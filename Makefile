@@ -79,8 +79,8 @@ format: $(DEV) ## format the code and repair what ruff can repair
 	@$(BIN)/ruff format .
 
 .PHONY: bench
-bench: $(DEV) ## measure the rate and the latency of publish, relay and inbox
-	@$(BIN)/python benchmarks/publish.py $(ARGS)
+bench: $(DEV) ## measure what publish adds to a transaction, and the relay against a raw producer
+	@$(BIN)/python benchmarks/quick.py $(ARGS)
 
 .PHONY: lock
 lock: $(LOCK) ## resolve requirements/*.txt again (ARGS=--upgrade takes newer versions)

@@ -1,0 +1,1 @@
+"""`postroom demo`: four services, faults on purpose, and a ledger that has to add up."""
