@@ -10,10 +10,13 @@ from tempfile import TemporaryDirectory
 
 import click
 
+from ..app import App
+from ..command import Command
+
 _SERVERS = {"embedded": ("wheel", "mock"), "auto": (None, None)}
 
 
-@click.command()
+@click.command(cls=Command)
 @click.option(
     "--orders", type=click.IntRange(100, 100_000), default=2_000, show_default=True, help="How many to place."
 )
@@ -26,8 +29,8 @@ _SERVERS = {"embedded": ("wheel", "mock"), "auto": (None, None)}
     "POSTROOM_DATABASE_URL and POSTROOM_KAFKA_BOOTSTRAP_SERVERS, else Docker, else what is installed, else embedded.",
 )
 @click.option("--keep-logs", type=click.Path(file_okay=False, path_type=Path), help="A folder for the processes' logs.")
-@click.option("--json", "as_json", is_flag=True, help="Print the ledger as JSON; progress goes to stderr.")
-def demo(orders: int, servers: str, keep_logs: Path | None, as_json: bool) -> None:
+@click.pass_obj
+def demo(app: App, orders: int, servers: str, keep_logs: Path | None) -> None:
     """Run an order flow of four services with faults, and count what arrived.
 
     Places some thousand orders that go through inventory, payment and shipment, each a process of its own, over
@@ -42,12 +45,16 @@ def demo(orders: int, servers: str, keep_logs: Path | None, as_json: bool) -> No
       postroom demo --orders 10000 --servers auto
       postroom demo --json > ledger.json
     """
-    from rich.console import Console  # noqa: PLC0415  so that --help needs none of it
+    # A broker that outlives the demo may have the topics of an earlier one. The services take their topics from
+    # this variable when they are imported, here and in their processes.
+    prefix = os.environ.setdefault("POSTROOM_DEMO_PREFIX", f"demo-{secrets.token_hex(3)}")
+    from rich.console import Console
 
-    from ...testing import kafka_broker, postgres_server  # noqa: PLC0415
-    from .screen import Screen  # noqa: PLC0415
+    from ...testing import kafka_broker, postgres_server
+    from .scenario import Scenario
+    from .screen import Screen
 
-    screen = Screen(Console(stderr=as_json))
+    screen = Screen(Console(stderr=app.as_json))
     prefer_postgres, prefer_kafka = _SERVERS[servers]
     screen.say("starting PostgreSQL and Kafka")
     with (
@@ -57,16 +64,12 @@ def demo(orders: int, servers: str, keep_logs: Path | None, as_json: bool) -> No
         server.database() as database,
     ):
         screen.say(f"{server.origin}; {broker.origin}")
-        # A broker that outlives the demo may have the topics of an earlier one.
-        prefix = os.environ.setdefault("POSTROOM_DEMO_PREFIX", f"demo-{secrets.token_hex(3)}")
-        from .scenario import Scenario  # noqa: PLC0415  its services take the prefix when they are imported
-
         logs = keep_logs or Path(folder)
         logs.mkdir(parents=True, exist_ok=True)
         lines = Scenario(database, broker, screen, orders=orders, folder=logs, prefix=prefix).run()
         screen.ledger(lines)
     right = all(line.right for line in lines)
-    if as_json:
+    if app.as_json:
         counts = {re.sub(r"\W", "_", line.name): line.count for line in lines}
         click.echo(json.dumps({"ok": right, **counts}))
     screen.say("nothing lost, nothing applied twice, every count adds up" if right else "the counts do not add up")

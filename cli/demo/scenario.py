@@ -215,6 +215,7 @@ def environment(database: Database, broker: Broker, prefix: str) -> dict[str, st
         "POSTROOM_KAFKA_BOOTSTRAP_SERVERS": broker.bootstrap_servers,
         "POSTROOM_KAFKA_OPTIONS": json.dumps(dict(broker.client_config)),
         "POSTROOM_DEMO_PREFIX": prefix,
+        "POSTROOM_RELAY__LEASE_SECONDS": "5",  # after the SIGKILL, the next relay waits for so long
         "NO_COLOR": "1",
         "COLUMNS": "100",
     }

@@ -252,7 +252,8 @@ def test_when_settling_fails_nothing_is_published_again(
     workload: Any, steps: Any, relays: Callable[..., Relay], eventually: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The connection breaks between the acknowledgement and the settling: the relay remembers what Kafka has."""
-    settle, broken = PostgresReader.settle, []
+    settle = PostgresReader.settle
+    broken: list[Any] = []
 
     def settle_or_break(self: PostgresReader, batch: Any, refusals: Any = ()) -> None:
         if batch.rows and len(broken) < 3:

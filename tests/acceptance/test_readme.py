@@ -1,0 +1,95 @@
+"""The README's examples, word for word, as a program of its own against real servers."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from postroom.messaging.errors import UnknownTopic
+from postroom.messaging.kafka import KafkaOptions, connect
+from postroom.testing import kafka_broker
+from postroom.testing.postgres import Database
+
+POSTROOM = [sys.executable, "-m", "postroom.cli.main"]
+
+
+@pytest.fixture
+def shop(rooms: Path, tmp_path: Path, postroom_postgres: Database) -> Any:
+    """The examples as files, and servers of their own, since the README's topics have fixed names."""
+    readme = (rooms / "README.md").read_text()
+    examples = dict(re.findall(r"<!-- example: (\S+) -->\n```python\n(.*?)```", readme, re.DOTALL))
+    assert examples.keys() == {"shop.py", "billing.py"}
+    for name, code in examples.items():
+        (tmp_path / name).write_text(code)
+    with kafka_broker() as broker:
+        environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith("POSTROOM_")},
+            "POSTROOM_DATABASE_URL": postroom_postgres.url,
+            "POSTROOM_KAFKA_BOOTSTRAP_SERVERS": broker.bootstrap_servers,
+            "POSTROOM_KAFKA_OPTIONS": json.dumps(dict(broker.client_config)),
+        }
+        kafka = connect(KafkaOptions(broker.bootstrap_servers, options=dict(broker.client_config)))
+
+        class Shop:
+            url = postroom_postgres.url
+
+            def run(self, *command: str) -> str:
+                done = subprocess.run(
+                    command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False
+                )
+                assert done.returncode == 0, done.stderr
+                return done.stdout
+
+            def start(self, *command: str) -> "subprocess.Popen[str]":
+                return subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
+
+            def count(self, table: str) -> int:
+                with psycopg.connect(self.url) as connection:
+                    if connection.execute("SELECT to_regclass(%s)", [table]).fetchone() == (None,):
+                        return 0
+                    row = connection.execute(f"SELECT count(*) FROM {table}".encode()).fetchone()
+                    return int(row[0]) if row else 0
+
+            def records(self, topic: str) -> int:
+                reader = kafka.reader()
+                try:
+                    return len(list(reader.read(topic)))
+                except UnknownTopic:
+                    return 0
+                finally:
+                    reader.close()
+
+        yield Shop()
+
+
+def test_the_readme_program_publishes_consumes_and_replays(shop: Any, eventually: Callable[..., None]) -> None:
+    assert "tables" in shop.run(*POSTROOM, "init").lower()
+    shop.run(sys.executable, "shop.py")
+    shop.run(sys.executable, "-c", "from decimal import Decimal; import shop; shop.place_order(Decimal(0))")
+    service = shop.start(*POSTROOM, "inbox", "run", "billing:inbox", "--relay")
+    try:
+        eventually(lambda: shop.count("billing_payment") == 1, "the good order is paid")
+        eventually(lambda: shop.records("payments") == 1, "and the payment is published")
+        eventually(lambda: shop.records("orders.billing.dlq") == 1, "the bad order is a dead letter")
+        (listed,) = json.loads(shop.run(*POSTROOM, "dlq", "list", "--json"))["dead_letters"]
+        assert "nothing to pay" in shop.run(*POSTROOM, "dlq", "show", listed["place"])
+        shop.run(*POSTROOM, "dlq", "replay", "--topic", "orders.billing.dlq", "--dry-run")
+        assert shop.records("orders") == 2
+        shop.run(*POSTROOM, "dlq", "replay", "--topic", "orders.billing.dlq", "--reason", "rate fixed", "--yes")
+        eventually(lambda: shop.records("orders") == 3, "it is replayed")
+        eventually(lambda: shop.records("orders.billing.dlq") == 2, "and dies again, since nothing was fixed")
+        shop.run(*POSTROOM, "dlq", "replay", "--topic", "orders.billing.dlq", "--yes")
+    finally:
+        service.terminate()
+        _, errors = service.communicate(timeout=30)
+
+    assert service.returncode == 0, errors
+    assert "Traceback" not in errors
+    assert shop.count("billing_payment") == 1
