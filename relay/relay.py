@@ -33,7 +33,7 @@ from ..messaging.lifecycle import Service
 from ..messaging.observer import Observer, unobserved
 from ..messaging.ports import Kafka, Publication, Publisher
 from ..outbox.log import Batch, LogStore, Refusal
-from .delivery import Delivery
+from .delivery import Delivery, Held
 from .settings import RelaySettings
 
 _PARTITIONS_EVERY = 30.0
@@ -68,9 +68,8 @@ class Relay(Service):
         self._clock = clock or SystemClock()
         self._reader = store.reader(self.owner, self.settings.lease_seconds)
         self._backoff = Backoff(self.settings.backoff_base_seconds, self.settings.backoff_cap_seconds)
-        self._delivery = Delivery(
-            set(), hold=self.settings.on_refused == "park-key", observe=observer, wait=self._wait_for
-        )
+        self._hold = self.settings.on_refused == "park-key"
+        self._delivery = Delivery(hold=self._hold, observe=observer, wait=self._wait_for)
         self._publisher: Publisher | None = None
         self._shards: frozenset[int] = frozenset()
         self._lease_ends = 0.0
@@ -139,8 +138,7 @@ class Relay(Service):
         self._heartbeat_at = now + self.settings.lease_seconds / 3
         if self._shards != held:
             self._observe("claimed", shards=sorted(self._shards))
-            self._delivery.held.clear()
-            self._delivery.held.update(self._store.held_keys())
+            self._delivery.held = self._held_keys()
         if held - self._shards:
             raise Fenced(f"The lease of {len(held - self._shards)} shards ran out and another relay took them.")
 
@@ -160,10 +158,9 @@ class Relay(Service):
     def _release_parked(self) -> None:
         """Publish what an operator asked for, with what waited behind it, in order."""
         ready = [parked for parked in self._store.releasable() if parked.row.shard in self._shards]
-        held = set(self._store.held_keys())
         if ready:
             rows = [parked.row for parked in ready]
-            self._delivery.held = held - {(row.topic, row.key) for row in rows if row.key is not None}
+            self._delivery.held = self._held_keys() - {(row.topic, row.key) for row in rows if row.key is not None}
             refusals = self._delivery.deliver(rows, self._ready_publisher)
             again = {refusal.row.position for refusal in refusals}
             published = [row.position for row in rows if row.position not in again]
@@ -171,8 +168,10 @@ class Relay(Service):
             self._store.discard(published)
             self._delivery.acknowledged.difference_update(published)
             self._observe("unparked", count=len(published))
-            held = set(self._store.held_keys())
-        self._delivery.held = held if self.settings.on_refused == "park-key" else set()
+        self._delivery.held = self._held_keys()
+
+    def _held_keys(self) -> Held:
+        return set(self._store.held_keys()) if self._hold else set()
 
     def _ready_publisher(self) -> Publisher:
         """The publisher, if the lease still stands: what is sent after it ended could be sent twice."""

@@ -28,6 +28,11 @@ _TABLE: tuple[tuple[tuple[type[Exception], ...], type[PostroomError], str], ...]
         UnknownTopic,
         "Kafka knows no such topic; create it",
     ),
+    (
+        (kafka.ClusterAuthorizationFailedError, kafka.TransactionalIdAuthorizationFailedError),
+        ConfigurationError,
+        "Kafka does not allow the idempotent producer; grant IDEMPOTENT_WRITE on the cluster",
+    ),
     ((kafka.AuthorizationError,), NotAuthorized, "Kafka does not allow this; grant the right"),
     (
         (kafka.InvalidRecordError, kafka.InvalidTimestampError, kafka.UnsupportedForMessageFormatError),

@@ -162,10 +162,16 @@ def test_with_park_message_the_key_goes_on(
     topics.close()
     workload.publish(1, keys=1, size=5_000)
     workload.publish(20, keys=1)
-    relays(QUICK.model_copy(update={"on_refused": "park-message"}))
+    settings = QUICK.model_copy(update={"on_refused": "park-message"})
+    first = relays(settings)
     eventually(lambda: settled(steps) == 21, "all is settled")
+    first.stop()
+    assert first.join(30)
+    workload.publish(20, keys=1)
+    relays(settings)
+    eventually(lambda: settled(steps) == 41, "all is settled by the next relay")
 
-    assert [number for _, number in workload.arrived()] == list(range(2, 22))
+    assert [number for _, number in workload.arrived()] == list(range(2, 42))
 
 
 def test_headers_that_a_plain_insert_left_in_a_wrong_form_park_the_message(
