@@ -6,7 +6,6 @@ import re
 import secrets
 import sys
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import click
 
@@ -51,6 +50,7 @@ def demo(app: App, orders: int, servers: str, keep_logs: Path | None) -> None:
     from rich.console import Console
 
     from ...testing import kafka_broker, postgres_server
+    from ...testing.process import supervised
     from .scenario import Scenario
     from .screen import Screen
 
@@ -58,15 +58,15 @@ def demo(app: App, orders: int, servers: str, keep_logs: Path | None) -> None:
     prefer_postgres, prefer_kafka = _SERVERS[servers]
     screen.say("starting PostgreSQL and Kafka")
     with (
-        TemporaryDirectory(prefix="postroom-demo-") as folder,
+        supervised() as supervisor,
         postgres_server(prefer=prefer_postgres) as server,
         kafka_broker(prefer=prefer_kafka) as broker,
         server.database() as database,
     ):
         screen.say(f"{server.origin}; {broker.origin}")
-        logs = keep_logs or Path(folder)
+        logs = (keep_logs or supervisor.folder / "logs").resolve()
         logs.mkdir(parents=True, exist_ok=True)
-        lines = Scenario(database, broker, screen, orders=orders, folder=logs, prefix=prefix).run()
+        lines = Scenario(database, broker, supervisor, screen, orders=orders, folder=logs, prefix=prefix).run()
         screen.ledger(lines)
     right = all(line.right for line in lines)
     if app.as_json:

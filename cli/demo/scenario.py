@@ -20,6 +20,7 @@ from ...messaging.records import OutgoingRecord
 from ...outbox import Names, Outbox, schema
 from ...testing.kafka import Broker
 from ...testing.postgres import Database
+from ...testing.process import Supervisor
 from .ledger import Injected, Line, Tables, take_ledger
 from .processes import DemoError, Processes
 from .screen import Screen
@@ -53,7 +54,15 @@ class Scenario:
     """One run on servers that are there. ``orders`` are placed, of which one in a hundred is poisoned."""
 
     def __init__(
-        self, database: Database, broker: Broker, screen: Screen, *, orders: int, folder: Path, prefix: str
+        self,
+        database: Database,
+        broker: Broker,
+        supervisor: Supervisor,
+        screen: Screen,
+        *,
+        orders: int,
+        folder: Path,
+        prefix: str,
     ) -> None:
         self._broker = broker
         self._orders = orders
@@ -67,13 +76,12 @@ class Scenario:
         self._rolled_back = 0
         self._copies = 0
         self._stop = Event()
-        self._processes = Processes(folder, environment(database, broker, prefix))
+        self._processes = Processes(supervisor, folder, environment(database, broker, prefix))
 
     def run(self) -> list[Line]:
         """The whole of it; returns the ledger. Raises DemoError, and whatever ends it early."""
         with ExitStack() as stack:
             stack.callback(self._engine.dispose)
-            stack.enter_context(self._processes)
             self._set_up()
             pool = stack.enter_context(ThreadPoolExecutor(_WRITERS))
             stack.callback(self._stop.set)
