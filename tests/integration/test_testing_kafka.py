@@ -18,13 +18,14 @@ from postroom.testing import Broker, ControlUnsupportedError, ServerUnavailableE
 from postroom.testing.supervisor import running
 
 CHILD = """
-import json, signal
+import json, time
 from postroom.testing import kafka_broker
 
 with kafka_broker(prefer={source!r}) as broker:
     control = broker._control
     print(json.dumps([control.pid, control._supervisor._process.pid]), flush=True)
-    signal.pause()
+    while True:
+        time.sleep(0.05)  # signal.pause() would sleep through a signal that came just before it
 """
 
 

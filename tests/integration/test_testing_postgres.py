@@ -18,7 +18,7 @@ from postroom.testing import ControlUnsupportedError, Database, Postgres, Server
 from postroom.testing.supervisor import descendants, running
 
 CHILD = """
-import json, signal
+import json, time
 from postroom.testing import postgres_server
 from postroom.testing.supervisor import descendants
 
@@ -26,7 +26,8 @@ with postgres_server(prefer={source!r}) as server:
     control = server._control
     pids = [control.pid, *descendants(control.pid), control._supervisor._process.pid]
     print(json.dumps(pids), flush=True)
-    signal.pause()
+    while True:
+        time.sleep(0.05)  # signal.pause() would sleep through a signal that came just before it
 """
 
 
