@@ -31,6 +31,7 @@ class GroupConsumer:
     def poll(self, timeout: float, max_records: int) -> Sequence[ReceivedRecord]:
         with translated():
             polled = self._consumer.poll(timeout_ms=int(timeout * 1000), max_records=max_records)
+        self._take_up_join()
         return [received(record) for records in polled.values() for record in records]
 
     def commit(self, offsets: Mapping[Partition, int]) -> None:
@@ -56,6 +57,16 @@ class GroupConsumer:
 
     def close(self) -> None:
         self._consumer.close(autocommit=False, timeout_ms=_CLOSE_TIMEOUT_MS)
+
+    def _take_up_join(self) -> None:
+        """Ask again for a join that outlived its poll.
+
+        kafka-python 3.0.12 begins a new join when the metadata changed, and forgets it when that poll ends before
+        the broker answers: from then on the member holds no partition and sends no heartbeat, for good.
+        """
+        coordinator = self._consumer._coordinator  # noqa: SLF001  no public word for it
+        if coordinator.rejoining and not coordinator.need_rejoin():
+            coordinator.request_rejoin()
 
 
 class _Hooks(ConsumerRebalanceListener):  # type: ignore[misc]

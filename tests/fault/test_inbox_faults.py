@@ -159,9 +159,6 @@ def test_a_process_killed_at_a_step_neither_loses_nor_repeats_an_effect(
     assert shop.published() == {"receipts": 18, f"{shop.topic}.{shop.group}.dlq": 2}
 
 
-Outage = Callable[[], Callable[[], None]]
-
-
 @pytest.fixture
 def runners(shop: Shop, steps: Any) -> Iterator[Callable[..., InboxRunner]]:
     started: list[InboxRunner] = []
@@ -193,8 +190,8 @@ def proxy(shop: Shop) -> Iterator[TcpProxy]:
 
 
 @pytest.mark.parametrize("moment", ["attempt", "handler", "applied", "condemned", "handled"])
-def test_a_database_that_goes_away_burns_nothing(
-    shop: Shop, steps: Any, runners: Callable[..., InboxRunner], proxy: TcpProxy, eventually: Any, moment: str
+def test_a_database_that_goes_away_burns_nothing(  # noqa: PLR0917  fixtures
+    shop: Shop, steps: Any, proxy: TcpProxy, runners: Callable[..., InboxRunner], eventually: Any, moment: str
 ) -> None:
     inbox = Inbox(shop.group)
     cuts = [10]

@@ -3,7 +3,7 @@
 import asyncio
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import uuid4
@@ -16,11 +16,11 @@ from sqlalchemy.orm import Session
 
 from postroom.inbox import AsyncContext, Context, Inbox, InboxRunner, InboxSettings
 from postroom.messaging.dead_letter import KIP_1191, OURS, replay_headers
-from postroom.messaging.errors import ConfigurationError, SchemaMissing
+from postroom.messaging.errors import ConfigurationError, SchemaMissing, Unavailable
 from postroom.messaging.headers import first, load
 from postroom.messaging.kafka import KafkaOptions, connect
 from postroom.messaging.ports import Kafka
-from postroom.messaging.records import OutgoingRecord
+from postroom.messaging.records import OutgoingRecord, Partition
 from postroom.outbox import Event, schema
 from postroom.testing.kafka import Broker
 from postroom.testing.postgres import Database
@@ -41,7 +41,7 @@ class Receipt(Event, topic="receipts", key="order_id", type="shop.receipt"):
 
 @dataclass
 class Shop:
-    """Two databases' worth of effects, a topic, and the runners of one group on it."""
+    """A database with effects, a topic, and the runners of one group on it."""
 
     url: str
     kafka: Kafka
@@ -366,8 +366,6 @@ def test_the_wait_of_an_outage_keeps_the_member_in_its_group(
     shop: Shop, steps: Any, postroom_real_kafka: Broker, eventually: Any
 ) -> None:
     """Longer than the client may be silent: no rebalance follows, and the record in hand is not lost."""
-    from postroom.messaging.errors import Unavailable  # noqa: PLC0415
-
     inbox = shop.inbox()
     open_again = threading.Event()
 
@@ -385,11 +383,35 @@ def test_the_wait_of_an_outage_keeps_the_member_in_its_group(
     eventually(lambda: sum(facts["seconds"] for facts in steps.of("paused")) > 4, "more than the silence allowed")
     open_again.set()
     steps.await_step("handled", 10)
+    shop.send(("10", paid(10)))  # takes a poll, which would tell of a group that was lost
+    steps.await_step("handled", 11)
 
     assert steps.of("revoked") == []
     assert len(steps.of("assigned")) == 1
-    assert shop.outcomes() == {"handled": 10}
+    assert shop.outcomes() == {"handled": 11}
     assert {facts["attempt"] for facts in steps.of("handled")} == {1}
+
+
+def test_a_join_that_outlives_its_poll_is_taken_up(shop: Shop, eventually: Any, postroom_real_kafka: Broker) -> None:
+    """kafka-python forgets it: the member would hold no partition, for good, and nobody would see why."""
+    assigned: list[Sequence[Partition]] = []
+    shop.send(("1", b""))
+    consumer = shop.kafka.consumer(shop.group, [shop.topic], on_assigned=assigned.append, on_revoked=lambda _: None)
+    coordinator = consumer._consumer._coordinator  # type: ignore[attr-defined]
+    try:
+        # Joined before the topic's partitions are known: with none of them.
+        eventually(lambda: consumer.poll(0.03, 1) == [] and assigned != [], "the first join")
+        eventually(coordinator.need_rejoin, "the partitions are known")
+        while coordinator.need_rejoin():  # begins a join, and does not wait for it
+            before = coordinator._join_task
+            consumer.poll(0, 1)
+            if coordinator._join_task is not before:
+                eventually(lambda: coordinator._join_task.is_done, "the broker's answer comes between two polls")
+                break
+
+        eventually(lambda: bool(consumer.poll(0.5, 1)) or any(assigned), "partitions are assigned")
+    finally:
+        consumer.close()
 
 
 def test_the_connection_says_who_it_is(shop: Shop, steps: Any) -> None:

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from postroom.inbox.assignment import Assignment, InHand
 from postroom.messaging.records import Partition, ReceivedRecord
@@ -23,7 +23,7 @@ class Membership(RuleBasedStateMachine):
         self.stored = dict.fromkeys(PARTITIONS, 0)
         self.positions = dict.fromkeys(PARTITIONS, 0)
         self.processed: dict[Partition, set[int]] = {partition: set() for partition in PARTITIONS}
-        self.taken: InHand | None = None
+        self.taken: list[InHand] = []
 
     @rule(partitions=st.sets(st.sampled_from(PARTITIONS)))
     def assign(self, partitions: set[Partition]) -> None:
@@ -48,17 +48,19 @@ class Membership(RuleBasedStateMachine):
 
     @rule()
     def take(self) -> None:
-        self.taken = self.assignment.take()
-        if self.taken is not None:
-            assert self.taken.record.partition in self.owned, "a record of a partition that is somebody else's"
+        item = self.assignment.take()
+        if item is not None:
+            assert item.record.partition in self.owned, "a record of a partition that is somebody else's"
+            self.taken.append(item)
 
-    @rule()
-    def finish(self) -> None:
-        if self.taken is not None:
-            place, offset, *_ = self.taken.record
-            self.processed[place].add(offset)
-            self.assignment.finish(self.taken)
-            self.taken = None
+    @precondition(lambda self: self.taken)
+    @rule(data=st.data())
+    def finish(self, data: st.DataObject) -> None:
+        """In any order, as workers beside each other would."""
+        item = self.taken.pop(data.draw(st.integers(0, len(self.taken) - 1)))
+        place, offset, *_ = item.record
+        self.processed[place].add(offset)
+        self.assignment.finish(item)
 
     @rule()
     def commit(self) -> None:

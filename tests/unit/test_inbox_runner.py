@@ -3,6 +3,7 @@
 import json
 import shutil
 import sqlite3
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -13,6 +14,7 @@ from threading import Event as Flag
 from typing import Any, NoReturn
 from uuid import UUID, uuid4
 
+import psycopg
 import pytest
 import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
@@ -26,6 +28,8 @@ from postroom.messaging.errors import (
     Fenced,
     InvalidHandler,
     KafkaUnavailable,
+    PayloadRefused,
+    Poison,
     SchemaMissing,
     Unavailable,
 )
@@ -354,8 +358,6 @@ def test_what_can_never_succeed_is_dead_at_once(
 
 
 def test_a_poison_error_of_the_handler_uses_up_no_further_attempts(world: World) -> None:
-    from postroom.messaging.errors import PayloadRefused  # noqa: PLC0415
-
     @world.inbox.handler("orders", Paid)
     def refuse(event: Paid, ctx: Context) -> None:
         raise PayloadRefused("no such currency")
@@ -513,8 +515,6 @@ def test_an_outage_burns_no_attempt_and_the_group_hears_from_us_meanwhile(world:
 
 
 def test_a_driver_that_lost_its_server_is_an_outage_too(world: World) -> None:
-    import psycopg  # noqa: PLC0415
-
     tries: list[int] = []
 
     @world.inbox.handler("orders", Paid, attempts=1)
@@ -787,8 +787,6 @@ def test_each_message_has_one_effect_or_one_dead_letter(
     template: Path, tmp_path: Path, messages: list[tuple[int, list[str]]], rebalances: set[int]
 ) -> None:
     """Whatever is delivered again, fails, is away, or is rebalanced: f fails, u is an outage, p is poison."""
-    from postroom.messaging.errors import Poison  # noqa: PLC0415
-
     world = new_world(template, tmp_path)
     world.settings = InboxSettings(attempts=3, keep_alive_seconds=0.01)
     scripts = {str(number): list(script) for number, (_, script) in enumerate(messages)}
@@ -824,7 +822,5 @@ def test_each_message_has_one_effect_or_one_dead_letter(
 
 @pytest.fixture(autouse=True)
 def _no_threads_left() -> Iterator[None]:
-    import threading  # noqa: PLC0415
-
     yield
     assert [thread.name for thread in threading.enumerate() if thread.name.startswith("postroom")] == []

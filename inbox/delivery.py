@@ -1,0 +1,68 @@
+"""A record as the inbox sees it: which message it is, and whether it is meant for this group."""
+
+import uuid
+from dataclasses import dataclass
+
+from ..messaging.dead_letter import REPLAY_GROUP, replay_count
+from ..messaging.envelope import Envelope
+from ..messaging.errors import InvalidMessage
+from ..messaging.message import check_type
+from ..messaging.records import ReceivedRecord
+
+UNKNOWN_TYPE = "unknown"
+MAX_ID_LENGTH = 255
+_MAX_REPLAYS = 32_767  # what the column holds; the number comes from a header that anybody may write
+_IDS = uuid.UUID("8f6c1c0e-6a0b-5c53-9f0e-3c1a2d1b7e44")
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One delivery of a message."""
+
+    record: ReceivedRecord
+    envelope: Envelope
+    message_id: str
+
+    @classmethod
+    def of(cls, record: ReceivedRecord) -> "Delivery":
+        """Read the record's headers. A foreign record without an id is known by its place."""
+        envelope = Envelope.of(record)
+        return cls(record, envelope, storable_id(envelope.id))
+
+    @property
+    def topic(self) -> str:
+        return self.record.partition.topic
+
+    @property
+    def place(self) -> str:
+        return f"{self.record.partition}/{self.record.offset}"
+
+    @property
+    def replays(self) -> int:
+        """How often the message was replayed before this delivery."""
+        return min(replay_count(self.record.headers), _MAX_REPLAYS)
+
+    def is_for(self, group: str) -> bool:
+        """A replay names the group whose dead letter it was; every other delivery is for all."""
+        return self.envelope.header(REPLAY_GROUP) in (None, group)
+
+    def entry_id(self) -> uuid.UUID:
+        """The message's id as the outbox wants it: a UUID, the same for each delivery of this record."""
+        try:
+            return uuid.UUID(self.message_id)
+        except ValueError:
+            return uuid.uuid5(_IDS, self.place)
+
+    def type_or_unknown(self) -> str:
+        """The type, if the outbox can store it."""
+        try:
+            return check_type(self.envelope.type)
+        except InvalidMessage:
+            return UNKNOWN_TYPE
+
+
+def storable_id(message_id: str) -> str:
+    """``message_id``, or a UUID in its stead where a table cannot hold it: too long, or control characters."""
+    if len(message_id) <= MAX_ID_LENGTH and message_id.isprintable():
+        return message_id
+    return str(uuid.uuid5(_IDS, message_id))
