@@ -82,6 +82,10 @@ format: $(DEV) ## format the code and repair what ruff can repair
 bench: $(DEV) ## measure what publish adds to a transaction, and the relay against a raw producer
 	@$(BIN)/python benchmarks/quick.py $(ARGS)
 
+.PHONY: reference
+reference: $(DEV) ## write docs/reference from the code
+	@$(BIN)/python docs/generate.py
+
 .PHONY: lock
 lock: $(LOCK) ## resolve requirements/*.txt again (ARGS=--upgrade takes newer versions)
 	@$(COMPILE) --output-file requirements/lock.txt requirements/lock.in

@@ -55,9 +55,7 @@ def test_the_cloudevents_sdk_reads_them(workload: Any, published: UUID) -> None:
     assert event.get_data() == {"order_id": 7, "note": "grüße", "total": "1.50"}
 
 
-def test_kafkas_own_consumer_shows_key_and_headers(
-    workload: Any, postroom_real_kafka: Broker, published: UUID
-) -> None:
+def test_kafkas_own_consumer_shows_key_and_headers(workload: Any, postroom_real_kafka: Broker, published: UUID) -> None:
     command = postroom_real_kafka.command_line(
         "org.apache.kafka.tools.consumer.ConsoleConsumer",
         *("--bootstrap-server", postroom_real_kafka.bootstrap_servers, "--topic", workload.topic),
