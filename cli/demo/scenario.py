@@ -91,10 +91,10 @@ class Scenario:
             healthy = self._orders - self._poisoned
             self._until(lambda: self._count(Completion) >= healthy, "all healthy orders are completed", writers)
             self._until(lambda: self._dead() >= self._poisoned, "each poisoned order is a dead letter")
-            with self._screen.still():
-                self._repair_and_replay()
+            self._repair_and_replay()
             self._until(lambda: self._count(Completion) >= self._orders, "the repaired orders are completed")
             self._until(self._consumed, "every record is consumed")
+            self._screen.update(self._counts())
             self._processes.stop_all()
             injected = Injected(self._orders, self._rolled_back, self._poisoned, self._copies)
             return take_ledger(self._engine, self._kafka, self._names, injected)
@@ -184,13 +184,16 @@ class Scenario:
                 if writer.done():
                     writer.result()
             self._processes.check()
-            counts = {model.__tablename__: self._count(model) for model in (Order, Payment, Shipment, Completion)}
+            counts = self._counts()
             self._screen.update(counts)
             if sum(counts.values()) != last:
                 last, moved = sum(counts.values()), time.monotonic()
             if time.monotonic() - moved > _PATIENCE:
                 raise DemoError(f"Nothing moved for {_PATIENCE:.0f} s while waiting until {what}.")
             self._stop.wait(0.1)
+
+    def _counts(self) -> dict[str, int]:
+        return {model.__tablename__: self._count(model) for model in (Order, Payment, Shipment, Completion)}
 
     def _count(self, model: type) -> int:
         with self._engine.connect() as connection:

@@ -61,15 +61,6 @@ class Screen:
         self._console.print(f"\n[bold]$ {line}[/bold]", highlight=False)
         self._console.print(output.rstrip() + "\n", highlight=False, markup=False, soft_wrap=True)
 
-    @contextmanager
-    def still(self) -> Iterator[None]:
-        """No bars meanwhile."""
-        if self._progress is not None:
-            self._progress.stop()
-        yield
-        if self._progress is not None:
-            self._progress.start()
-
     def ledger(self, lines: list[Line]) -> None:
         """The closing table."""
         table = Table(title="Ledger, counted from the database and the topics", title_justify="left")
