@@ -26,7 +26,7 @@ def parse_url(url: str) -> sa.URL:
     """``url`` with the driver that is used here. Raises ConfigurationError, never showing a password."""
     try:
         parsed = sa.make_url(url)
-    except ArgumentError:
+    except (ArgumentError, ValueError):  # ValueError: a port that is no number
         raise ConfigurationError(
             "The database URL cannot be read; write it as postgresql://user:password@host:5432/database "
             "or sqlite:///file.db."
@@ -92,6 +92,8 @@ _TOLD: tuple[tuple[str, type[PostroomError], str], ...] = (
     ("no such table", SchemaMissing, f"The tables of Postroom are not in this database; {INIT}"),
     ("password authentication failed", ConfigurationError, f"The database refuses user or password; {_SETTINGS}"),
     ("does not exist", ConfigurationError, f"The database refuses the connection; {_SETTINGS}"),
+    ("invalid URI query parameter", ConfigurationError, f"The database URL has an unknown parameter; {_SETTINGS}"),
+    ("invalid connection option", ConfigurationError, f"The database URL has an unknown parameter; {_SETTINGS}"),
     ("unable to open database file", ConfigurationError, f"The database file cannot be opened; {_SETTINGS}"),
     ("database is locked", DatabaseUnavailable, "Another writer holds the database"),
 )
@@ -102,7 +104,8 @@ def _ours(error: BaseException | None) -> PostroomError | None:
     for theirs, ours, sentence in _TABLE:
         if isinstance(error, theirs):
             return ours(f"{sentence} ({text}).")
-    if isinstance(error, psycopg.OperationalError | sqlite3.OperationalError):
+    in_the_url = isinstance(error, psycopg.ProgrammingError) and error.sqlstate is None  # no server said it
+    if in_the_url or isinstance(error, psycopg.OperationalError | sqlite3.OperationalError):
         for told, ours, sentence in _TOLD:
             if told in text:
                 return ours(f"{sentence} ({text}).")

@@ -194,5 +194,32 @@ ORDER BY a.id
 -- name: last_action
 SELECT coalesce(max(id), 0) FROM {dead_letter_action}
 
+-- name: relay_status
+-- Who owns which shard, for how many seconds more, and how many ago a batch of it was last settled.
+SELECT shard, owner, epoch, extract(epoch FROM lease_until - clock_timestamp())::float8,
+       extract(epoch FROM clock_timestamp() - settled_at)::float8
+FROM {relay_cursor} ORDER BY shard
+
+-- name: unsettled_rows
+-- How many rows of the log a reset of the cursor would publish, and how many rows there are.
+SELECT count(*) FILTER (WHERE NOT (pg_visible_in_snapshot(o.xid, c.snapshot)
+                           OR (c.upto IS NOT NULL AND o.position <= c.page_position
+                               AND pg_visible_in_snapshot(o.xid, c.upto)))), count(*)
+FROM {relay_cursor} c JOIN {outbox} o ON o.shard = c.shard
+
+-- name: parked_stats
+-- Refused, waiting behind a refused one of their key, and asked to be retried; by topic.
+SELECT topic, count(*) FILTER (WHERE error IS NOT NULL), count(*) FILTER (WHERE error IS NULL),
+       count(*) FILTER (WHERE retry)
+FROM {outbox_parked} GROUP BY topic ORDER BY topic
+
+-- name: scheduled_stats
+-- Delayed messages, and in how many seconds the next one is due.
+SELECT count(*), extract(epoch FROM min(due_at) - clock_timestamp())::float8 FROM {outbox_scheduled}
+
+-- name: inbox_stats
+SELECT consumer_group, topic, outcome, count(*), extract(epoch FROM clock_timestamp() - max(processed_at))::float8
+FROM {inbox} GROUP BY consumer_group, topic, outcome ORDER BY consumer_group, topic, outcome
+
 -- name: version
 SELECT coalesce(max(version), 0) FROM {schema_version}

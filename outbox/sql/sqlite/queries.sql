@@ -98,5 +98,25 @@ ORDER BY a.id
 -- name: last_action
 SELECT coalesce(max(id), 0) FROM {dead_letter_action}
 
+-- name: relay_status
+-- Who owns the log, for how many seconds more, and how many ago a batch was last settled.
+SELECT shard, owner, epoch, lease_until - (julianday('now') - 2440587.5) * 86400,
+       (julianday('now') - julianday(settled_at)) * 86400
+FROM {relay_cursor} ORDER BY shard
+
+-- name: parked_stats
+-- Refused, waiting behind a refused one of their key, and asked to be retried; by topic.
+SELECT topic, count(*) FILTER (WHERE error IS NOT NULL), count(*) FILTER (WHERE error IS NULL),
+       count(*) FILTER (WHERE retry)
+FROM {outbox_parked} GROUP BY topic ORDER BY topic
+
+-- name: scheduled_stats
+-- Delayed messages, and in how many seconds the next one is due.
+SELECT count(*), (julianday(min(due_at)) - julianday('now')) * 86400 FROM {outbox_scheduled}
+
+-- name: inbox_stats
+SELECT consumer_group, topic, outcome, count(*), (julianday('now') - julianday(max(processed_at))) * 86400
+FROM {inbox} GROUP BY consumer_group, topic, outcome ORDER BY consumer_group, topic, outcome
+
 -- name: version
 SELECT coalesce(max(version), 0) FROM {schema_version}

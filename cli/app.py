@@ -1,0 +1,191 @@
+"""What every command is given: flags, settings, and the parts that they describe, built when they are used."""
+
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..messaging.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from ..dlq import Ledger
+    from ..messaging.kafka import KafkaOptions
+    from ..messaging.ports import Kafka, TopicReader, Topics
+    from ..outbox.log import LogStore
+    from ..outbox.names import Names
+    from .settings import Loaded, Settings
+
+
+class App:
+    """One run of ``postroom``."""
+
+    def __init__(self) -> None:
+        self.as_json = False
+        self.debug = False
+        self._config: str | None = None
+        self._flags: dict[str, Any] = {}
+
+    def take(self, common: dict[str, Any]) -> None:
+        """Take the options that every command has; a command's own win over those before it."""
+        self.as_json = self.as_json or common["as_json"]
+        self.debug = self.debug or common["debug"]
+        self._config = common["config"] or self._config
+        for name in ("database_url", "kafka_bootstrap_servers"):
+            if common[name] is not None:
+                self._flags[name] = common[name]
+        for assignment in common["assignments"]:
+            _assign(self._flags, assignment)
+
+    @cached_property
+    def loaded(self) -> "Loaded":
+        """The settings with their sources. Raises ConfigurationError."""
+        from .settings import load
+
+        return load(self._flags, self._config)
+
+    @property
+    def settings(self) -> "Settings":
+        """The settings. Raises ConfigurationError."""
+        return self.loaded.settings
+
+    @cached_property
+    def names(self) -> "Names":
+        """Where the tables are. Raises ConfigurationError."""
+        from ..outbox.names import Names
+
+        return Names(self.settings.schema, self.settings.tables)
+
+    @property
+    def database_url(self) -> str:
+        """Raises ConfigurationError where none is set."""
+        if self.settings.database_url is None:
+            raise ConfigurationError(
+                "No database is set; give POSTROOM_DATABASE_URL, database_url in postroom.toml, or --database-url."
+            )
+        return self.settings.database_url.get_secret_value()
+
+    @property
+    def has_database(self) -> bool:
+        """Whether a database is set."""
+        return self.settings.database_url is not None
+
+    def require_tables(self) -> None:
+        """Raises SchemaMissing, SchemaOutdated, SchemaTooNew, DatabaseUnavailable, ConfigurationError."""
+        from ..outbox import schema
+
+        schema.check(self.database_url, self.names)
+
+    @contextmanager
+    def store(self) -> "Iterator[LogStore]":
+        """The log, its tables checked; closed at the end."""
+        from ..outbox.database import open_store
+
+        self.require_tables()
+        store = open_store(self.database_url, self.names)
+        try:
+            yield store
+        finally:
+            store.close()
+
+    @contextmanager
+    def ledger(self) -> "Iterator[Ledger]":
+        """The audit of dead letters, its tables checked; closed at the end."""
+        from ..dlq import Ledger
+
+        ledger = Ledger(self.database_url, self.names)
+        try:
+            ledger.check()
+            yield ledger
+        finally:
+            ledger.close()
+
+    @property
+    def kafka_options(self) -> "KafkaOptions":
+        """How to reach Kafka."""
+        from ..messaging.kafka import KafkaOptions
+
+        settings = self.settings
+        return KafkaOptions(settings.kafka_bootstrap_servers, settings.kafka_client, settings.kafka_options)
+
+    def kafka(self) -> "Kafka":
+        """The Kafka client's parts. Does not connect. Raises ConfigurationError."""
+        from ..messaging.kafka import connect
+
+        self.hush_libraries()
+        return connect(self.kafka_options)
+
+    @contextmanager
+    def reader(self) -> "Iterator[TopicReader]":
+        """A reader of topics, closed at the end."""
+        reader = self.kafka().reader()
+        try:
+            yield reader
+        finally:
+            reader.close()
+
+    @contextmanager
+    def topics(self) -> "Iterator[Topics]":
+        """The administrator's client, closed at the end."""
+        topics = self.kafka().topics()
+        try:
+            yield topics
+        finally:
+            topics.close()
+
+    def hush_libraries(self) -> None:
+        """The Kafka client logs an error for each try to connect; ours says it once."""
+        if self.debug:
+            logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+        else:
+            logging.getLogger("kafka").setLevel(logging.CRITICAL + 1)
+
+    def secrets(self) -> list[str]:
+        """What must not be shown. Never raises."""
+        from urllib.parse import quote, quote_plus
+
+        if "loaded" not in self.__dict__:
+            return []
+        from .settings import is_secret
+
+        found = [str(value) for name, value in self.settings.kafka_options.items() if is_secret(name)]
+        if self.settings.database_url is not None:
+            found += url_secrets(self.settings.database_url.get_secret_value())
+        return [form for secret in found for form in {secret, quote(secret), quote_plus(secret), quote(secret, "")}]
+
+
+def url_secrets(url: str) -> list[str]:
+    """The passwords in a database URL."""
+    import sqlalchemy as sa
+
+    from .settings import is_secret
+
+    try:
+        parsed = sa.make_url(url)
+    except (sa.exc.ArgumentError, ValueError):
+        return [url]
+    query = [value for name, value in parsed.query.items() if is_secret(name)]
+    return [str(value) for value in (parsed.password, *query) if value]
+
+
+def _assign(flags: dict[str, Any], assignment: str) -> None:
+    """``section.name=value`` into ``flags``."""
+    name, separator, value = assignment.partition("=")
+    *sections, last = name.strip().split(".")
+    if not separator or not last or not all(sections):
+        raise click.UsageError(f"--set takes NAME=VALUE, such as relay.lease_seconds=30, not {assignment!r}.")
+    for section in sections:
+        flags = flags.setdefault(section, {})
+        if not isinstance(flags, dict):
+            raise click.UsageError(f"--set {name}: {section} is no section.")
+    flags[last] = _parsed(value)
+
+
+def _parsed(value: str) -> Any:
+    try:
+        return json.loads(value) if value[:1] in ("{", "[") else value
+    except ValueError:
+        return value

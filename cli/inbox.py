@@ -1,0 +1,139 @@
+"""``postroom inbox``: consuming."""
+
+import importlib
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from ..messaging.errors import ConfigurationError, PostroomError
+from .app import App
+from .command import Group
+
+if TYPE_CHECKING:
+    from ..inbox import Inbox
+
+
+@click.group("inbox", cls=Group)
+def inbox() -> None:
+    """The consuming side: handlers, each message once."""
+
+
+@inbox.command("run")
+@click.argument("target", metavar="MODULE:INBOX")
+@click.option("--relay", "with_relay", is_flag=True, help="Run a relay in this process, too.")
+@click.pass_obj
+def run(app: App, target: str, with_relay: bool) -> None:
+    """Consume with the handlers of an Inbox until SIGTERM or Ctrl-C; then finish what is in hand and exit with 0.
+
+    MODULE is imported from the working directory, or from what is installed.
+
+    \b
+    Examples:
+      postroom inbox run shop.billing:inbox
+      postroom inbox run shop.billing:inbox --relay
+      postroom inbox run shop.billing:inbox --set inbox.attempts=10
+    """
+    from ..inbox import InboxRunner
+    from ..messaging.backoff import Backoff
+    from ..messaging.lifecycle import Service
+    from ..outbox import schema
+    from ..outbox.database import open_store
+    from ..relay import Relay
+    from .logs import observer
+    from .serve import Signals, await_tables, run_services
+
+    settings = app.settings
+    found = load_inbox(target)
+    named = {"schema", "tables"} & settings.model_fields_set
+    if named and found.names != app.names:
+        raise ConfigurationError(
+            f"The settings name other tables than the inbox of group {found.group!r}; give it the same, with "
+            "Inbox(…, names=Names(…)), or remove schema and tables from the settings."
+        )
+    log_format = "json" if app.as_json else settings.log_format
+    observe = observer(log_format, settings.log_level, service="inbox", group=found.group)
+    with Signals(observe) as signals:
+        kafka = app.kafka()
+        services: list[Service] = [
+            InboxRunner(found, database_url=app.database_url, kafka=kafka, settings=settings.inbox, observer=observe)
+        ]
+        if with_relay:  # it ends last, so that it publishes what the last handlers wrote
+            observe_relay = observer(log_format, settings.log_level, service="relay")
+            store = open_store(app.database_url, found.names)
+            services.append(Relay(store, kafka, settings=settings.relay, observer=observe_relay))
+        observe("starting", topics=found.topics, bootstrap_servers=settings.kafka_bootstrap_servers)
+        backoff = Backoff(settings.inbox.outage_base_seconds, settings.inbox.outage_cap_seconds)
+        if await_tables(lambda: schema.check(app.database_url, found.names), backoff, signals, observe):
+            observe("started")
+            run_services(services, signals)
+        else:
+            observe("stopped")
+
+
+@inbox.command("stats")
+@click.pass_obj
+def stats(app: App) -> None:
+    """Count the messages that each group closed, as long as their rows are kept.
+
+    \b
+    Examples:
+      postroom inbox stats
+      postroom inbox stats --json | jq '.[] | select(.outcome == "dead-lettered")'
+    """
+    from . import output
+    from .statistics import Statistics
+
+    app.require_tables()
+    rows = Statistics(app.database_url, app.names).inbox()
+    if app.as_json:
+        output.emit([asdict(row) for row in rows])
+        return
+    if not rows:
+        click.echo("No group has closed a message yet.")
+        return
+    table = output.table("group", "topic", "outcome", "messages", "last", right=("messages", "last"))
+    for row in rows:
+        last = f"{output.duration(row.last_seconds_ago)} ago"
+        table.add_row(output.clean(row.group), output.clean(row.topic), row.outcome, str(row.count), last)
+    output.console().print(table)
+
+
+def load_inbox(target: str) -> "Inbox":
+    """The Inbox that ``module:attribute`` names. Raises click.UsageError, in one sentence."""
+    from ..inbox import Inbox
+
+    module, _, attribute = target.partition(":")
+    if not module or not attribute or not all(part.isidentifier() for part in f"{module}.{attribute}".split(".")):
+        raise click.UsageError(f"{target!r} must be MODULE:INBOX, such as shop.billing:inbox.")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    found = _imported(module)
+    for part in attribute.split("."):
+        try:
+            found = getattr(found, part)
+        except AttributeError:
+            raise click.UsageError(f"The module {module!r} has no {attribute!r}.") from None
+    if not isinstance(found, Inbox):
+        raise click.UsageError(f"{target!r} is no Inbox; its type is {type(found).__name__}.")
+    return found
+
+
+def _imported(module: str) -> object:
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name and (module == error.name or module.startswith(f"{error.name}.")):
+            raise click.UsageError(
+                f"There is no module {error.name!r} in the working directory, nor is it installed."
+            ) from error
+        raise click.UsageError(f"Importing {module!r} failed: {error}.") from error
+    except PostroomError as error:
+        raise click.UsageError(f"Importing {module!r} failed: {error}") from error
+    except Exception as error:
+        raise click.UsageError(f"Importing {module!r} failed: {type(error).__name__}: {error}.") from error
+    except SystemExit as error:
+        raise click.UsageError(f"Importing {module!r} failed: it calls sys.exit({error.code!r}).") from error

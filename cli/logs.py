@@ -1,0 +1,80 @@
+"""The daemons' logs: every step that an observer is told becomes an event on stderr."""
+
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import structlog
+
+from ..messaging.observer import Observer
+from ..messaging.records import Partition
+from .output import colours
+
+_LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+_WARNINGS = frozenset(
+    {
+        "dead_lettered",
+        "fenced",
+        "interrupted",
+        "kafka_unavailable",
+        "not_committed",
+        "parked",
+        "paused",
+        "retried",
+        "waiting",
+    }
+)
+#: Of a daemon's life; every other step happens for each batch or message.
+_INFOS = frozenset(
+    {
+        "assigned",
+        "claimed",
+        "moved_due",
+        "resumed",
+        "revoked",
+        "signalled",
+        "started",
+        "starting",
+        "stopped",
+        "stopping",
+        "unparked",
+    }
+)
+
+
+def observer(log_format: str, log_level: str, **context: Any) -> Observer:
+    """Configure structlog and return an observer that writes with it. ``context`` goes along with each event."""
+    as_json = log_format == "json" or (log_format == "auto" and not sys.stderr.isatty())
+    renderer: Any = structlog.processors.JSONRenderer(default=str, ensure_ascii=False)
+    if not as_json:
+        renderer = structlog.dev.ConsoleRenderer(colors=colours(sys.stderr), pad_event_to=14)
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[log_level]),
+        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
+        cache_logger_on_first_use=False,
+    )
+    log = structlog.get_logger(**context)
+
+    def observe(step: str, /, **facts: Any) -> None:
+        level = "warning" if step in _WARNINGS else "info" if step in _INFOS else "debug"
+        getattr(log, level)(step, **{name: _plain(value) for name, value in facts.items()})
+
+    return observe
+
+
+def _plain(value: Any) -> Any:
+    """``value`` as JSON has it."""
+    if isinstance(value, BaseException):
+        return str(value) or type(value).__name__
+    if isinstance(value, Partition):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(inner) for inner in value]
+    return round(value, 3) if isinstance(value, float) else value

@@ -1,0 +1,94 @@
+"""Running daemons: signals in, phases out.
+
+SIGTERM or SIGINT    each service ends in its turn: the first one, then the next; then the process, with 0
+a second one         at once, with 128 and the signal's number; what was in flight is done again later
+"""
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from threading import Event
+from types import FrameType, TracebackType
+from typing import Any, Self
+
+from ..messaging.backoff import Backoff
+from ..messaging.errors import Unavailable
+from ..messaging.lifecycle import Service
+from ..messaging.observer import Observer
+
+_LOOK = 0.2
+
+
+class Signals:
+    """Turns SIGTERM and SIGINT into an event, for a ``with`` block. For the main thread."""
+
+    def __init__(self, observe: Observer) -> None:
+        self.stopping = Event()
+        self._observe = observe
+        self._caught: int | None = None
+        self._told = False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._before[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def wait(self, seconds: float) -> bool:
+        """Wait for a signal, so long at most; say whether one came."""
+        came = self.stopping.wait(seconds)
+        if came and not self._told and self._caught is not None:
+            self._told = True
+            self._observe("signalled", signal=signal.Signals(self._caught).name)
+        return came
+
+    def _handle(self, number: int, _frame: FrameType | None) -> None:
+        # Nothing is logged here: the handler may have interrupted the logger, which holds a lock.
+        if self._caught is not None:
+            os._exit(128 + number)
+        self._caught = number
+        self.stopping.set()
+
+
+def await_tables(check: Callable[[], object], backoff: Backoff, signals: Signals, observe: Observer) -> bool:
+    """Run ``check`` until the database answers; False when a signal came first. Raises SchemaError and the like."""
+    failures = 0
+    while True:
+        try:
+            check()
+        except Unavailable as error:
+            failures += 1
+            seconds = backoff.delay(failures)
+            observe("paused", error=error, seconds=seconds)
+            if signals.wait(seconds):
+                return False
+        else:
+            if failures:
+                observe("resumed")
+            return not signals.stopping.is_set()
+
+
+def run_services(services: Sequence[Service], signals: Signals) -> None:
+    """Start all, wait for a signal or for one to end, stop them one after the other. Raises what ended one."""
+    for service in services:
+        service.start()
+    while not signals.wait(_LOOK) and all(service.running for service in services):
+        pass
+    failures: list[BaseException] = []
+    for service in services:
+        service.stop()
+        try:
+            while not service.join(_LOOK):
+                pass
+        except BaseException as error:  # noqa: BLE001  the others are stopped before it is raised
+            failures.append(error)
+    sys.stderr.flush()
+    if failures:
+        raise failures[0]

@@ -1,0 +1,86 @@
+"""Numbers about the tables, for the commands that print them. Each call is one short transaction."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from ..outbox.database import parse_url, translated
+from ..outbox.names import Names, queries
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """A shard's cursor. ``lease_seconds`` is what is left; below 0 the lease is over. None: never."""
+
+    shard: int
+    owner: str | None
+    epoch: int
+    lease_seconds: float | None
+    settled_seconds_ago: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Parked:
+    """Parked messages of a topic."""
+
+    topic: str
+    refused: int
+    waiting: int
+    retrying: int
+
+
+@dataclass(frozen=True, slots=True)
+class Scheduled:
+    """Delayed messages."""
+
+    count: int
+    next_in_seconds: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcomes:
+    """Messages that a group closed."""
+
+    group: str
+    topic: str
+    outcome: str
+    count: int
+    last_seconds_ago: float
+
+
+class Statistics:
+    """Raises DatabaseUnavailable, SchemaMissing, ConfigurationError, NotAuthorized."""
+
+    def __init__(self, url: str, names: Names) -> None:
+        parsed = parse_url(url)
+        dialect = "sqlite" if parsed.drivername == "sqlite" else "postgres"
+        connect_args = {} if dialect == "sqlite" else {"connect_timeout": 5, "application_name": "postroom"}
+        self._engine = sa.create_engine(parsed, poolclass=sa.NullPool, connect_args=connect_args)
+        self._sql = queries(names, dialect)
+
+    def shards(self) -> list[Shard]:
+        """Who owns what."""
+        return [Shard(*row) for row in self._rows("relay_status")]
+
+    def unsettled(self) -> tuple[int, int]:
+        """Rows that a reset of the cursor would publish, and all rows. PostgreSQL only."""
+        [(unsettled, retained)] = self._rows("unsettled_rows")
+        return unsettled, retained
+
+    def parked(self) -> list[Parked]:
+        """By topic."""
+        return [Parked(*row) for row in self._rows("parked_stats")]
+
+    def scheduled(self) -> Scheduled:
+        """All of them."""
+        [row] = self._rows("scheduled_stats")
+        return Scheduled(*row)
+
+    def inbox(self) -> list[Outcomes]:
+        """By group, topic and outcome."""
+        return [Outcomes(*row) for row in self._rows("inbox_stats")]
+
+    def _rows(self, query: str) -> list[Any]:
+        with translated(), self._engine.connect() as connection:
+            return [tuple(row) for row in connection.exec_driver_sql(self._sql[query])]

@@ -1,0 +1,406 @@
+"""The commands as processes: what they print, where, and with which exit code; bad input gets one sentence."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import psycopg
+import pytest
+
+from postroom.messaging.dead_letter import Failure, dead_letter_headers
+from postroom.messaging.kafka import KafkaOptions, connect
+from postroom.messaging.records import OutgoingRecord, Partition, ReceivedRecord
+from postroom.outbox import Message, Names, Outbox, schema
+from postroom.outbox.database import open_store
+from postroom.outbox.log import Refusal
+from postroom.outbox.write import write_psycopg
+from postroom.testing.kafka import Broker
+from postroom.testing.postgres import Database
+
+NOWHERE = {"POSTROOM_DATABASE_URL": "postgresql://u:s3cret@127.0.0.1:1/x"}
+NO_KAFKA = {
+    "POSTROOM_KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1",
+    "POSTROOM_KAFKA_OPTIONS": '{"bootstrap_timeout_ms": 300}',
+}
+
+
+@dataclass
+class Shell:
+    """Runs ``postroom`` in a folder of its own, with an environment that holds what the test says."""
+
+    folder: Path
+    environment: dict[str, str] = field(default_factory=dict)
+
+    def start(self, *arguments: str, **environment: str) -> "subprocess.Popen[str]":
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("POSTROOM_")}
+        return subprocess.Popen(
+            [sys.executable, "-m", "postroom.cli.main", *arguments],
+            cwd=self.folder,
+            env={**inherited, "COLUMNS": "200", **self.environment, **environment},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, *arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+        with self.start(*arguments, **environment) as process:
+            out, err = process.communicate(timeout=60)
+        assert "Traceback" not in err, err
+        return subprocess.CompletedProcess(arguments, process.returncode, out, err)
+
+    def json(self, *arguments: str, code: int = 0) -> Any:
+        done = self.run(*arguments, "--json")
+        assert done.returncode == code, done.stderr
+        return json.loads(done.stdout)
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Shell:
+    return Shell(tmp_path)
+
+
+@pytest.fixture
+def database_shell(shell: Shell, postroom_postgres: Database) -> Shell:
+    """With an empty database."""
+    shell.environment |= {"POSTROOM_DATABASE_URL": postroom_postgres.url}
+    return shell
+
+
+@pytest.fixture
+def ready(database_shell: Shell, postroom_kafka: Broker) -> Shell:
+    """With tables and Kafka."""
+    schema.upgrade(database_shell.environment["POSTROOM_DATABASE_URL"])
+    database_shell.environment |= {
+        "POSTROOM_KAFKA_BOOTSTRAP_SERVERS": postroom_kafka.bootstrap_servers,
+        "POSTROOM_KAFKA_OPTIONS": json.dumps(dict(postroom_kafka.client_config)),
+    }
+    return database_shell
+
+
+def make_letters(broker: Broker, topic: str, count: int) -> list[str]:
+    """Dead letters of group billing, every third a TimeoutError; their message ids."""
+    kafka = connect(KafkaOptions(broker.bootstrap_servers, options=dict(broker.client_config)))
+    now = datetime.now(UTC)
+    ids = [str(uuid4()) for _ in range(count)]
+    records = [OutgoingRecord(topic, b"k", b"{}", [])]
+    for n, id_ in enumerate(ids):
+        error = TimeoutError(f"gateway {n}") if n % 3 == 0 else ValueError(f"no stock {n}")
+        own = [("ce_id", id_.encode()), ("ce_type", b"shop.order.placed")]
+        original = ReceivedRecord(Partition(topic, 0), n, b"k%d" % n, b'{"n": %d, "x": "\xc3\xa4"}' % n, own, now)
+        headers = dead_letter_headers(original, "billing", Failure(error, "shop.charge", 5, now, now))
+        records.append(OutgoingRecord(f"{topic}.billing.dlq", original.key, original.value, headers))
+    records.append(OutgoingRecord(f"{topic}.odd", b"\xff", b"\x00\xff", [("weird", b"\xff")]))
+    publisher = kafka.publisher()
+    publication = publisher.send(records)
+    assert publication.wait(30)
+    assert publication.errors() == {}
+    publisher.close(5)
+    return ids
+
+
+def outbox_ids(url: str) -> list[str]:
+    with psycopg.connect(url) as connection:
+        return [str(row[0]) for row in connection.execute("SELECT id FROM postroom.outbox")]
+
+
+# What goes wrong
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "code", "sentence"),
+    [
+        (["db", "check"], {}, 3, "No database is set"),
+        (["db", "check"], NOWHERE, 4, "The database does not answer"),
+        (["init"], NOWHERE, 4, "The database does not answer"),
+        (["relay", "status"], NOWHERE, 4, "The database does not answer"),
+        (["dlq", "replay", "--yes"], NOWHERE, 4, "The database does not answer"),
+        (["dlq", "list"], NO_KAFKA, 4, "Kafka does not answer"),
+        (["dlq", "show", "orders.billing.dlq/0/1"], NO_KAFKA, 4, "Kafka does not answer"),
+        (["db", "check", "--database-url", "oracle://u:s3cret@h/d"], {}, 3, "not on 'oracle'"),
+        (["db", "check", "--database-url", "postgresql://u:s3cret@h:port/d"], {}, 3, "cannot be read"),
+        (["db", "check", "--database-url", "postgresql://u:s3cret@h/d?x=1"], {}, 3, "unknown parameter"),
+        (["dlq", "list"], {"POSTROOM_KAFKA_OPTIONS": '{"nonsense": 1}'}, 3, "no option 'nonsense'"),
+        (["dlq", "list"], {"POSTROOM_KAFKA_OPTIONS": '{"acks": 0}'}, 3, "cannot be set"),
+        (["relay", "run"], {"POSTROOM_RELAY__LEASE_SECONDS": "0"}, 3, "must be a number at least 2 and at most 600"),
+        (["inbox", "run", "nomodule:inbox"], {}, 2, "There is no module 'nomodule'"),
+        (["inbox", "run", "shop:nothing"], {}, 2, "has no 'nothing'"),
+        (["inbox", "run", "shop:number"], {}, 2, "is no Inbox"),
+        (["inbox", "run", "shop"], {}, 2, "must be MODULE:INBOX"),
+        (["inbox", "run", "needs_more:inbox"], {}, 2, "No module named 'not_installed'"),
+        (["inbox", "run", "broken:inbox"], {}, 2, "ZeroDivisionError"),
+        (["inbox", "run", "shop:empty"], {**NO_KAFKA, **NOWHERE}, 3, "has no handlers"),
+        (["dlq", "list", "--since", "soon"], {}, 2, "is no time"),
+        (["nonsense"], {}, 2, "No such command 'nonsense'"),
+    ],
+)
+def test_bad_input_gets_one_sentence_and_a_fitting_code(
+    shell: Shell, arguments: list[str], environment: Mapping[str, str], code: int, sentence: str
+) -> None:
+    (shell.folder / "shop.py").write_text(
+        "from postroom.inbox import Inbox\nnumber = 3\nempty = Inbox(group='billing')\n"
+    )
+    (shell.folder / "needs_more.py").write_text("import not_installed\n")
+    (shell.folder / "broken.py").write_text("1 / 0\n")
+    done = shell.run(*arguments, **environment)
+    assert (done.returncode, done.stdout) == (code, ""), done.stderr
+    text, *rest = done.stderr.splitlines()
+    assert text.startswith("Error: ")
+    assert all(line.startswith("Try 'postroom ") for line in rest)
+    assert sentence in text
+    assert "s3cret" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "code"),
+    [(["db", "check"], NOWHERE, 4), (["inbox", "run", "nomodule:inbox"], {}, 2), (["nonsense"], {}, 2)],
+)
+def test_errors_are_json_where_that_is_asked_for(
+    shell: Shell, arguments: list[str], environment: Mapping[str, str], code: int
+) -> None:
+    done = shell.run(*arguments, "--json", **environment)
+    assert (done.returncode, done.stdout) == (code, "")
+    assert json.loads(done.stderr)["exit_code"] == code
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["db", "check"],
+        ["relay", "run"],
+        ["relay", "status"],
+        ["outbox", "stats"],
+        ["outbox", "parked", "list"],
+        ["inbox", "stats"],
+        ["dlq", "replay", "--yes"],
+    ],
+)
+def test_missing_tables_are_told_with_3(database_shell: Shell, arguments: list[str]) -> None:
+    done = database_shell.run(*arguments, **NO_KAFKA)
+    assert done.returncode == 3, done.stderr
+    assert "are not in this database; run `postroom init`" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("command", "version", "sentence"),
+    [
+        ("relay run", -1, "run `postroom db upgrade`"),
+        ("db check", -1, "run `postroom db upgrade`"),
+        ("relay run", 99, "upgrade Postroom"),
+        ("db upgrade", 99, "upgrade Postroom"),
+    ],
+)
+def test_tables_of_another_version_are_told_with_3(
+    database_shell: Shell, command: str, version: int, sentence: str
+) -> None:
+    url = database_shell.environment["POSTROOM_DATABASE_URL"]
+    schema.upgrade(url)
+    with psycopg.connect(url) as connection:
+        connection.execute("UPDATE postroom.schema_version SET version = %s", [version])
+    done = database_shell.run(*command.split(), **NO_KAFKA)
+    assert done.returncode == 3
+    assert sentence in done.stderr.splitlines()[-1]
+
+
+def test_an_unknown_topic_is_told(ready: Shell) -> None:
+    for arguments in (["--topic", "nosuch"], ["--in", "nosuch"]):
+        for command in (["dlq", "list"], ["dlq", "replay", "--yes"]):
+            done = ready.run(*command, *arguments)
+            assert (done.returncode, done.stdout) == (1, "")
+            assert "'nosuch'" in done.stderr
+    done = ready.run("dlq", "show", "nosuch.billing.dlq/0/0")
+    assert (done.returncode, "'nosuch.billing.dlq'" in done.stderr) == (1, True)
+
+
+def test_ctrl_c_while_kafka_does_not_answer_ends_a_listing_with_130(shell: Shell) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(30)
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+        process = shell.start("dlq", "list", POSTROOM_KAFKA_BOOTSTRAP_SERVERS=address)
+        connection, _ = listener.accept()
+        with connection, process:
+            process.send_signal(signal.SIGINT)
+            out, err = process.communicate(timeout=20)
+    assert (process.returncode, out) == (130, "")
+    assert "Traceback" not in err
+
+
+def test_a_reader_that_goes_away_is_no_error(shell: Shell) -> None:
+    with shell.start("db", "sql") as process:
+        assert process.stdout is not None
+        process.stdout.close()  # before it writes: Python takes longer to start than this
+        assert process.stderr is not None
+        err = process.stderr.read()
+        process.wait(30)
+    assert (process.returncode, err) == (141, "")
+
+
+# What goes right
+
+
+def test_init_makes_the_tables_once_and_says_what_comes_next(ready: Shell, postroom_postgres: Database) -> None:
+    with psycopg.connect(postroom_postgres.url) as connection:
+        connection.execute("DROP SCHEMA postroom CASCADE")
+    assert ready.json("init", "--dry-run")["tables"]["pending"]
+    assert ready.run("db", "check").returncode == 3
+    first = ready.run("init")
+    assert first.returncode == 0
+    assert "relay run" in first.stdout
+    document = ready.json("init")
+    assert document["tables"]["applied"] == []
+    assert document["kafka"]["reachable"] is True
+    assert ready.json("db", "check")["version"] == schema.LATEST
+
+
+def test_init_without_kafka_makes_the_tables_and_says_4(database_shell: Shell) -> None:
+    done = database_shell.run("init", "--json", **NO_KAFKA)
+    assert done.returncode == 4
+    assert json.loads(done.stdout)["kafka"]["reachable"] is False
+    assert json.loads(done.stderr)["exit_code"] == 4
+    assert database_shell.run("db", "check").returncode == 0
+
+
+def test_the_sql_that_is_printed_makes_the_tables(database_shell: Shell, tmp_path: Path) -> None:
+    script = database_shell.run("db", "sql").stdout
+    with psycopg.connect(database_shell.environment["POSTROOM_DATABASE_URL"], autocommit=True) as connection:
+        connection.execute(script.encode())
+    assert database_shell.run("db", "check").returncode == 0
+    import sqlite3  # noqa: PLC0415
+
+    lite = sqlite3.connect(tmp_path / "shop.db")
+    lite.executescript(database_shell.json("db", "sql", "--dialect", "sqlite")["sql"])
+    lite.close()
+    assert database_shell.run("db", "check", "--database-url", "sqlite:///shop.db").returncode == 0
+
+
+def test_dead_letters_are_listed_shown_and_replayed_once(
+    ready: Shell, postroom_kafka: Broker, postroom_topic: Callable[[str], str]
+) -> None:
+    topic = postroom_topic("orders")
+    ids = make_letters(postroom_kafka, topic, 9)
+    listed = ready.json("dlq", "list", "--topic", topic)
+    assert {letter["message_id"] for letter in listed["dead_letters"]} == set(ids)
+    assert {letter["state"] for letter in listed["dead_letters"]} == {"dead"}
+    limited = ready.json("dlq", "list", "--topic", topic, "--limit", "2")
+    assert (len(limited["dead_letters"]), limited["more"]) == (2, True)
+    late = ready.json("dlq", "list", "--topic", topic, "--group", "billing", "--error", "timeout", "--since", "1h")
+    assert {letter["error"] for letter in late["dead_letters"]} == {"TimeoutError"}
+    assert len(late["dead_letters"]) == 3
+
+    place = next(letter["place"] for letter in listed["dead_letters"] if letter["message_id"] == ids[4])
+    shown = ready.json("dlq", "show", place)
+    assert (shown["payload"], shown["key"]) == ('{"n": 4, "x": "ä"}', "k4")
+    assert ["ce_id", ids[4]] in shown["headers"]
+    assert ready.json("dlq", "show", ids[4])["place"] == place
+    assert '"n": 4,' in ready.run("dlq", "show", place).stdout
+
+    url = ready.environment["POSTROOM_DATABASE_URL"]
+    asked = ready.run("dlq", "replay", "--topic", topic)
+    assert (asked.returncode, "add --yes" in asked.stderr) == (2, True)
+    plan = ready.json("dlq", "replay", "--topic", topic, "--dry-run")
+    assert {each["message_id"] for each in plan["would_replay"]} == set(ids)
+    assert outbox_ids(url) == []
+
+    one = ready.json("dlq", "replay", place, "--yes", "--reason", "customer was added")
+    assert (one["replayed"], outbox_ids(url)) == (1, [ids[4]])
+    rest = ready.json("dlq", "replay", "--topic", topic, "--yes")
+    assert (rest["replayed"], rest["already"]) == (8, 1)
+    nothing = ready.run("dlq", "replay", "--topic", topic, "--yes")
+    assert (nothing.returncode, sorted(outbox_ids(url))) == (0, sorted(ids))
+
+    after = ready.json("dlq", "show", place)
+    assert (after["state"], after["action"]["reason"]) == ("replayed", "customer was added")
+    assert "@" in after["action"]["actor"]
+
+
+def test_what_cannot_be_replayed_is_refused_with_1(
+    ready: Shell, postroom_kafka: Broker, postroom_topic: Callable[[str], str]
+) -> None:
+    topic = postroom_topic("orders")
+    make_letters(postroom_kafka, topic, 1)
+    [letter] = ready.json("dlq", "list", "--in", f"{topic}.odd")["dead_letters"]
+    assert (letter["family"], letter["key"]) == ("unknown", {"base64": "/w=="})
+    done = ready.json("dlq", "replay", "--in", f"{topic}.odd", "--yes", code=1)
+    assert "original topic is unknown" in done["refused"][0]["reason"]
+    assert outbox_ids(ready.environment["POSTROOM_DATABASE_URL"]) == []
+
+
+@pytest.mark.parametrize("width", [80, 200])
+def test_tables_keep_to_the_terminal(
+    ready: Shell, postroom_kafka: Broker, postroom_topic: Callable[[str], str], width: int
+) -> None:
+    topic = postroom_topic("orders")
+    [first, *_] = make_letters(postroom_kafka, topic, 3)
+    ready.environment["COLUMNS"] = str(width)
+    for arguments in (["list", "--topic", topic], ["show", first], ["list", "--in", f"{topic}.odd"]):
+        done = ready.run("dlq", *arguments)
+        table = [line for line in done.stdout.splitlines() if not line.startswith(("For one of them", "It died"))]
+        assert max(map(len, table)) <= width
+        assert "\x1b" not in done.stdout
+
+
+def test_without_a_database_dead_letters_are_listed_and_their_state_is_unknown(
+    ready: Shell, postroom_kafka: Broker, postroom_topic: Callable[[str], str]
+) -> None:
+    topic = postroom_topic("orders")
+    make_letters(postroom_kafka, topic, 1)
+    del ready.environment["POSTROOM_DATABASE_URL"]
+    [letter] = ready.json("dlq", "list", "--topic", topic)["dead_letters"]
+    assert letter["state"] == "unknown"
+
+
+def park(url: str, keys: list[bytes | None]) -> list[int]:
+    """Messages that Kafka refused; their positions."""
+    outbox = Outbox(source="/test")
+    entries = [outbox.entry(Message(topic="orders", key=key, payload=b"{}", type="t")) for key in keys]
+    with psycopg.connect(url) as connection:
+        write_psycopg(connection, entries, Names())
+    store = open_store(url)
+    reader = store.reader("test", 60)
+    reader.claim()
+    batch = reader.read(100)
+    reader.settle(batch, [Refusal(row, "too large") for row in batch.rows])
+    reader.release()
+    reader.close()
+    store.close()
+    return sorted(row.position for row in batch.rows)
+
+
+def test_parked_messages_are_listed_retried_and_discarded(ready: Shell) -> None:
+    positions = park(ready.environment["POSTROOM_DATABASE_URL"], [b"a", b"b", None])
+    listed = ready.json("outbox", "parked", "list", "--topic", "orders")
+    assert [(row["position"], row["error"]) for row in listed["parked"]] == [(each, "too large") for each in positions]
+    assert ready.run("outbox", "parked", "retry").returncode == 2, "it must be said which"
+    assert ready.run("outbox", "parked", "discard", "--all").returncode == 2, "nobody answered the question"
+    assert ready.run("outbox", "parked", "discard", "999999", "--yes").returncode == 1
+    assert ready.json("outbox", "parked", "discard", "--all", "--dry-run")["positions"] == positions
+    assert ready.json("outbox", "parked", "retry", "--key", "a", "--yes")["changed"] == 1
+    assert ready.json("outbox", "parked", "discard", str(positions[1]), "--yes")["changed"] == 1
+    left = ready.json("outbox", "parked", "list")["parked"]
+    assert [(row["position"], row["retry"]) for row in left] == [(positions[0], True), (positions[2], False)]
+    stats = ready.json("outbox", "stats")
+    assert stats["parked"] == [{"topic": "orders", "refused": 2, "waiting": 0, "retrying": 1}]
+    assert ready.json("relay", "status")["backlog"]["messages"] == 0
+
+
+def test_the_cursor_is_reset_after_a_restore_only_when_told(ready: Shell) -> None:
+    url = ready.environment["POSTROOM_DATABASE_URL"]
+    with psycopg.connect(url) as connection:
+        entry = Outbox(source="/test").entry(Message(topic="orders", key=b"k", payload=b"{}", type="t"))
+        write_psycopg(connection, [entry], Names())
+        connection.execute("UPDATE postroom.relay_cursor SET cluster = 1")
+    refused = ready.run("relay", "run")
+    assert (refused.returncode, "reset-cursor" in refused.stderr) == (3, True)
+    assert ready.run("relay", "reset-cursor").returncode == 2
+    assert ready.json("relay", "reset-cursor", "--dry-run")["to_publish"] == 1
+    assert ready.json("relay", "reset-cursor", "--yes") == {"retained": 1, "to_publish": 1, "dry_run": False}
+    assert ready.json("relay", "status")["backlog"]["messages"] == 1
