@@ -89,7 +89,9 @@ def _commands(command: click.Command, path: str) -> Iterator[tuple[str, click.Co
 
 
 def _help(command: click.Command, path: str) -> str:
-    context: Any = click.Context(command, info_name=path, terminal_width=100, max_content_width=100)
+    context: Any = click.Context(
+        command, info_name=path, terminal_width=100, max_content_width=100, help_option_names=["-h", "--help"]
+    )
     return command.get_help(context)
 
 

@@ -217,10 +217,19 @@ def test_killed_in_the_middle_and_run_again_each_letter_is_replayed_once(desk: D
     assert desk.published() == desk.recorded() == once(desk.ids)
 
 
-def test_reading_the_same_topic_again_with_one_reader_reads_it_all(desk: Desk) -> None:
+def test_a_reader_reads_a_topic_again_and_from_anywhere(desk: Desk) -> None:
+    """More than one poll takes at once: what the client holds of an earlier read must not be in the way."""
+    topic, count = f"{desk.topic}.many", 6_000
+    publisher = desk.kafka.publisher()
+    publication = publisher.send([OutgoingRecord(topic, b"%d" % n, b"x" * 200, []) for n in range(count)])
+    assert publication.wait(60)
+    publisher.close(5)
     reader = desk.kafka.reader()
     try:
-        name = f"{desk.topic}.billing.dlq"
-        assert [sum(1 for _ in reader.read(name)) for _ in range(3)] == [LETTERS] * 3
+        bounds = reader.offsets(topic)
+        for window in (1_000, count, 600, count):
+            start = {number: max(first, end - window) for number, (first, end) in bounds.items()}
+            expected = sum(end - start[number] for number, (_, end) in bounds.items())
+            assert sum(1 for _ in reader.read(topic, start)) == expected
     finally:
         reader.close()

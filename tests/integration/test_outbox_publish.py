@@ -317,13 +317,13 @@ def test_a_session_that_begins_nothing_by_itself_must_be_begun(engine: sa.Engine
         OUTBOX.publish(session, OrderPlaced(order_id=1))
 
 
-def test_a_session_in_autocommit_mode_is_told_so(engine: sa.Engine, logged: Callable[[], list[int]]) -> None:
-    if engine.dialect.name == "sqlite":
-        pytest.skip("the fixture begins SQLite's transactions itself")
-    with Session(engine.execution_options(isolation_level="AUTOCOMMIT")) as session:
+def test_a_session_in_autocommit_mode_is_told_so(url: str, logged: Callable[[], list[int]]) -> None:
+    engine = sa.create_engine(parse_url(url), isolation_level="AUTOCOMMIT")
+    with Session(engine) as session:
         OUTBOX.publish(session, OrderPlaced(order_id=1))
         with pytest.raises(NotInTransaction, match="autocommit"):
             session.commit()
+    engine.dispose()
 
     assert logged() == []
 
