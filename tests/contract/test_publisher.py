@@ -1,6 +1,8 @@
 """What every Kafka client guarantees behind the publisher's port."""
 
+import threading
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -139,6 +141,18 @@ def test_an_unknown_topic_is_told_apart_from_an_absent_broker(
 def test_an_absent_broker_is_unavailable() -> None:
     with pytest.raises(KafkaUnavailable, match="Kafka does not answer"):
         connect(KafkaOptions("127.0.0.1:1", options={"bootstrap_timeout_ms": 500})).publisher()
+
+
+@pytest.mark.parametrize("part", ["publisher", "consumer", "reader", "topics"])
+def test_a_connect_that_fails_leaves_no_thread_behind(part: str) -> None:
+    """Each try of a long outage would leave one."""
+    kafka = connect(KafkaOptions("127.0.0.1:1", options={"bootstrap_timeout_ms": 100}))
+    hooks: dict[str, Any] = {"on_assigned": list, "on_revoked": list}
+    before = set(threading.enumerate())
+    with pytest.raises(KafkaUnavailable):
+        kafka.consumer("g", ["t"], **hooks) if part == "consumer" else getattr(kafka, part)()
+
+    assert set(threading.enumerate()) <= before
 
 
 def test_closing_gives_up_what_is_in_flight(postroom_kafka: Broker, postroom_topic: Callable[[str], str]) -> None:
