@@ -2,6 +2,8 @@
 
 import sys
 
+_INTERRUPTED = 130
+
 
 def main() -> None:
     """Run ``postroom`` with the arguments of this process, and exit with its code (see ``errors``)."""
@@ -10,7 +12,7 @@ def main() -> None:
 
         code = run(sys.argv[1:])
     except KeyboardInterrupt:
-        code = 130
+        code = _INTERRUPTED
     _leave(code)
 
 
@@ -20,7 +22,7 @@ def _leave(code: int) -> None:
     import signal
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if code == 130:  # noqa: PLR2004
+    if code == _INTERRUPTED:
         # CPython remembers an interrupt that went through an exec(), though it was caught, and would end by signal.
         os._exit(code)
     sys.exit(code)

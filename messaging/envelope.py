@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 from .headers import HeaderPairs, first, load
 from .records import ReceivedRecord
 
-SPECVERSION = "1.0"
 JSON = "application/json"
 #: Headers that the toolkit writes itself; an application cannot set them.
 RESERVED = frozenset({"ce_specversion", "ce_id", "ce_type", "ce_time", "ce_source"})

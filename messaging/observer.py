@@ -17,13 +17,3 @@ class Observer(Protocol):
 
 def unobserved(step: str, /, **facts: Any) -> None:
     """Do nothing."""
-
-
-def all_of(*observers: Observer) -> Observer:
-    """Tell each of them, in order."""
-
-    def observe(step: str, /, **facts: Any) -> None:
-        for observer in observers:
-            observer(step, **facts)
-
-    return observe

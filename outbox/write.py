@@ -34,14 +34,11 @@ def write_sqlalchemy(connection: sa.Connection, entries: Sequence[Entry], names:
                 connection.exec_driver_sql(sql, [sqlite_params(entry) for entry in rows])
         elif dialect.name == "postgresql":
             named = dialect.driver in ("psycopg", "psycopg2")
-            for query, rows in _split(entries):
-                sql = queries(names, "postgres")[query]
-                for start in range(0, len(rows), _CHUNK):
-                    params = _arrays(rows[start : start + _CHUNK])
-                    if named:
-                        connection.exec_driver_sql(sql, params)
-                    else:
-                        connection.execute(_text(sql), params)
+            for sql, params in _statements(entries, names):
+                if named:
+                    connection.exec_driver_sql(sql, params)
+                else:
+                    connection.execute(_text(sql), params)
         else:
             raise ConfigurationError(f"Postroom works on PostgreSQL and SQLite, not on {dialect.name!r}.")
 
@@ -52,7 +49,7 @@ def run_query(connection: sa.Connection, query: str, params: dict[str, Any], nam
     Raises NotInTransaction, SchemaMissing, ConfigurationError, NotAuthorized, DatabaseUnavailable.
     """
     dialect = connection.dialect
-    if dialect.detect_autocommit_setting(connection.connection.dbapi_connection):  # type: ignore[arg-type]
+    if _autocommits(connection):
         raise NotInTransaction(OUTSIDE)
     if dialect.name not in ("sqlite", "postgresql"):
         raise ConfigurationError(f"Postroom works on PostgreSQL and SQLite, not on {dialect.name!r}.")

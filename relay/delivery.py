@@ -1,6 +1,7 @@
 """Getting a batch to Kafka: acknowledged, or parked with a reason. The order of each key holds throughout."""
 
 from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
 
 from ..messaging.errors import InvalidRecord, PostroomError, Refused, Verdict
 from ..messaging.observer import Observer
@@ -9,7 +10,7 @@ from ..messaging.records import OutgoingRecord
 from ..outbox.entry import LogRow
 from ..outbox.log import Refusal
 
-Held = set[tuple[str, bytes]]
+Held = AbstractSet[tuple[str, bytes]]
 
 
 class Delivery:
@@ -21,21 +22,26 @@ class Delivery:
     """
 
     def __init__(self, *, hold: bool, observe: Observer, wait: Callable[[Publication], None]) -> None:
-        self.held: Held = set()
+        self.held: Held = frozenset()
         self.acknowledged: set[int] = set()
         self._hold = hold
         self._observe = observe
         self._wait = wait
 
-    def deliver(self, rows: Sequence[LogRow], publisher: Callable[[], Publisher]) -> list[Refusal]:
+    def deliver(
+        self, rows: Sequence[LogRow], publisher: Callable[[], Publisher], released: Held = frozenset()
+    ) -> list[Refusal]:
         """Returns what is to be parked; all the rest is acknowledged.
 
         ``publisher`` gives one that works. A publication that stopped in the middle is taken up where it
         stopped: per key, nothing later was appended. Raises Interrupted or KafkaUnavailable when a try brought
         nothing at all, what ``wait`` raises, and ConfigurationError; then nothing is to be parked yet.
+
+        ``released`` keys are not waited behind here, and stay in ``held``: until their parked rows are settled,
+        what comes later of them has to wait.
         """
         refusals: dict[int, Refusal] = {}
-        held = set(self.held)
+        held = set(self.held - released)
         waiting = [row for row in rows if row.position not in self.acknowledged]
         while waiting:
             sent, records = self._encode(waiting, held, refusals)
@@ -59,11 +65,11 @@ class Delivery:
                 self._observe("interrupted", count=len(waiting), error=error)
                 if len(waiting) == len(sent):
                     raise error
-        self.held = held
+        self.held |= held
         return [refusals[position] for position in sorted(refusals)]
 
     def _encode(
-        self, rows: Sequence[LogRow], held: Held, refusals: dict[int, Refusal]
+        self, rows: Sequence[LogRow], held: set[tuple[str, bytes]], refusals: dict[int, Refusal]
     ) -> tuple[list[LogRow], list[OutgoingRecord]]:
         sent: list[LogRow] = []
         records: list[OutgoingRecord] = []
@@ -80,7 +86,9 @@ class Delivery:
             records.append(record)
         return sent, records
 
-    def _refuse(self, row: LogRow, error: PostroomError, held: Held, refusals: dict[int, Refusal]) -> None:
+    def _refuse(
+        self, row: LogRow, error: PostroomError, held: set[tuple[str, bytes]], refusals: dict[int, Refusal]
+    ) -> None:
         if row.key is not None and self._hold:
             held.add((row.topic, row.key))
         refusals[row.position] = Refusal(row, str(error))

@@ -133,14 +133,15 @@ class Relay(Service):
         if now < self._heartbeat_at:
             return
         claimed = self._reader.claim()
-        held, self._shards = self._shards, claimed
+        if claimed != self._shards:
+            # First what waits behind parked messages: without knowing it, the new shards must not be read.
+            self._delivery.held = self._held_keys()
+            self._observe("claimed", shards=sorted(claimed))
+        lost, self._shards = self._shards - claimed, claimed
         self._lease_ends = now + self.settings.lease_seconds
         self._heartbeat_at = now + self.settings.lease_seconds / 3
-        if self._shards != held:
-            self._observe("claimed", shards=sorted(self._shards))
-            self._delivery.held = self._held_keys()
-        if held - self._shards:
-            raise Fenced(f"The lease of {len(held - self._shards)} shards ran out and another relay took them.")
+        if lost:
+            raise Fenced(f"The lease of {len(lost)} shards ran out and another relay took them.")
 
     def _upkeep(self) -> None:
         now = self._clock.monotonic()
@@ -160,8 +161,8 @@ class Relay(Service):
         ready = [parked for parked in self._store.releasable() if parked.row.shard in self._shards]
         if ready:
             rows = [parked.row for parked in ready]
-            self._delivery.held = self._held_keys() - {(row.topic, row.key) for row in rows if row.key is not None}
-            refusals = self._delivery.deliver(rows, self._ready_publisher)
+            released = {(row.topic, row.key) for row in rows if row.key is not None}
+            refusals = self._delivery.deliver(rows, self._ready_publisher, released)
             again = {refusal.row.position for refusal in refusals}
             published = [row.position for row in rows if row.position not in again]
             self._reader.settle(Batch([]), refusals)
@@ -171,7 +172,7 @@ class Relay(Service):
         self._delivery.held = self._held_keys()
 
     def _held_keys(self) -> Held:
-        return set(self._store.held_keys()) if self._hold else set()
+        return self._store.held_keys() if self._hold else frozenset()
 
     def _ready_publisher(self) -> Publisher:
         """The publisher, if the lease still stands: what is sent after it ended could be sent twice."""

@@ -9,6 +9,7 @@ from kafka import errors as kafka
 
 from postroom.messaging.errors import (
     ConfigurationError,
+    DatabaseUnavailable,
     Interrupted,
     KafkaUnavailable,
     NotAuthorized,
@@ -16,10 +17,13 @@ from postroom.messaging.errors import (
     RecordTooLarge,
     UnknownTopic,
 )
+from postroom.messaging.kafka import KafkaOptions, connect
 from postroom.messaging.kafkapython.errors import translate
 from postroom.messaging.observer import unobserved
 from postroom.messaging.records import OutgoingRecord
 from postroom.outbox.entry import LogRow
+from postroom.outbox.memory import MemoryLog
+from postroom.relay import Relay
 from postroom.relay.delivery import Delivery
 
 Answer = Callable[[Sequence[OutgoingRecord]], Mapping[int, PostroomError]]
@@ -119,6 +123,41 @@ def test_a_refusal_counts_only_when_the_batch_comes_through() -> None:
     told.answers = [lambda records: {0: RecordTooLarge("large"), 1: Interrupted("halted")}, all_well]
 
     assert [(r.row.position, r.error) for r in one.deliver(rows, lambda: told)] == [(2, "large")]
+
+
+def test_a_released_key_stays_held_until_its_parked_rows_are_settled() -> None:
+    """Whether its delivery comes through or not: a later message must not overtake what is still parked."""
+    nothing = lambda records: dict.fromkeys(range(len(records)), Interrupted("cut"))  # noqa: E731
+    told, one = Told(nothing, all_well), delivery()
+    one.held = {("t", b"k")}
+    with pytest.raises(Interrupted):
+        one.deliver([row(1)], lambda: told, {("t", b"k")})
+    assert one.held == {("t", b"k")}
+
+    assert one.deliver([row(1)], lambda: told, {("t", b"k")}) == []
+    assert one.held == {("t", b"k")}
+    assert [(r.row.position, r.error) for r in one.deliver([row(2)], lambda: told)] == [(2, None)]
+
+
+def test_shards_are_not_taken_before_it_is_known_what_waits_in_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    log = MemoryLog()
+    relay = Relay(log, connect(KafkaOptions("127.0.0.1:1")))
+    answers: list[Any] = [DatabaseUnavailable("cut"), frozenset({("t", b"k")})]
+
+    def held_keys() -> Any:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(log, "held_keys", held_keys)
+    with pytest.raises(DatabaseUnavailable):
+        relay._heartbeat()
+    assert relay._shards == frozenset()
+    relay._heartbeat()
+
+    assert relay._shards == {0}
+    assert relay._delivery.held == {("t", b"k")}
 
 
 def test_settings_that_kafka_does_not_accept_end_the_relay() -> None:

@@ -105,3 +105,21 @@ def test_what_is_no_transaction_is_refused(engine: sa.Engine, tmp_path: Path) ->
     empty = sa.create_engine(f"sqlite:///{tmp_path}/empty.db", poolclass=sa.NullPool)
     with empty.begin() as connection, pytest.raises(SchemaMissing), inbox.once(connection, "1"):
         pass
+
+
+def test_a_database_whose_transactions_are_begun_by_an_event(engine: sa.Engine) -> None:
+    """SQLAlchemy's recipe for savepoints on SQLite: the driver itself is in autocommit mode."""
+
+    @sa.event.listens_for(engine, "connect")
+    def connect(connection: Any, _record: Any) -> None:
+        connection.isolation_level = None
+
+    @sa.event.listens_for(engine, "begin")
+    def begin(connection: sa.Connection) -> None:
+        connection.exec_driver_sql("BEGIN")
+
+    answers = []
+    for _ in range(2):
+        with Session(engine) as session, session.begin(), inbox.once(session, "1") as first:
+            answers.append(first)
+    assert answers == [True, False]
