@@ -6,6 +6,7 @@ type as ``content-type``) and W3C Trace Context (``traceparent``, ``tracestate``
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 
 from .headers import HeaderPairs, first, load
 from .records import ReceivedRecord
@@ -30,17 +31,21 @@ def wire_headers(
     attributes = [
         ("ce_specversion", b"1.0"),
         ("ce_id", message_id.encode()),
-        ("ce_type", type_.encode()),
+        ("ce_type", _encoded(type_)),
         ("ce_time", timestamp(created_at).encode()),
     ]
-    if key and _is_text(key) and not any(name == "ce_subject" for name, _ in pairs):
-        attributes.append(("ce_subject", key))
-    return attributes + pairs
+    if key and (subject := _subject(key)) and ("ce_subject" not in stored or first(pairs, "ce_subject") is None):
+        attributes.append(("ce_subject", subject))
+    attributes += pairs
+    return attributes
 
 
 def timestamp(moment: datetime) -> str:
     """RFC 3339 in UTC, as CloudEvents wants it."""
-    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    text = moment.isoformat()
+    if not text.endswith("+00:00"):
+        text = moment.astimezone(UTC).isoformat()
+    return text[:-6] + "Z"
 
 
 def parse_timestamp(text: str | None) -> datetime | None:
@@ -85,8 +90,15 @@ class Envelope:
         return first(self.headers, name)
 
 
-def _is_text(key: bytes) -> bool:
+@lru_cache(maxsize=4096)
+def _encoded(text: str) -> bytes:
+    return text.encode()
+
+
+@lru_cache(maxsize=16_384)
+def _subject(key: bytes) -> bytes:
+    """The key, where it is a printable text; else nothing."""
     try:
-        return key.decode().isprintable()
+        return key if key.decode().isprintable() else b""
     except UnicodeDecodeError:
-        return False
+        return b""

@@ -121,9 +121,10 @@ class Interrupted(PostroomError):
 
 
 class Refused(PostroomError):
-    """Kafka will never take this record."""
+    """Kafka will never take this record. ``of_topic``: nor any other of its topic, as things are."""
 
     verdict = Verdict.PARK
+    of_topic: ClassVar[bool] = False
 
 
 class RecordTooLarge(Refused):
@@ -133,9 +134,13 @@ class RecordTooLarge(Refused):
 class UnknownTopic(Refused):
     """The topic does not exist and is not created by itself, or its name is illegal."""
 
+    of_topic = True
+
 
 class NotAuthorized(Refused):
     """The client may not write to the topic."""
+
+    of_topic = True
 
 
 class InvalidRecord(Refused):

@@ -7,6 +7,7 @@ forwarded complete: dead letters and replays), where bytes that are no text stan
 """
 
 import json
+import re
 from base64 import b64decode, b64encode
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,15 +15,20 @@ from typing import Any
 from .errors import InvalidMessage, InvalidRecord
 
 HeaderPairs = Sequence[tuple[str, bytes]]
+_decode = json.JSONDecoder().raw_decode
 MAX_HEADERS = 128
 MAX_NAME_LENGTH = 255
 MAX_HEADER_BYTES = 65_536
+_NO_TEXT = re.compile("[\x00\ud800-\udfff]")
+_dump = json.JSONEncoder(ensure_ascii=False).encode  # json.dumps would make an encoder each time
 
 
 def check_headers(headers: object) -> dict[str, str]:
     """A copy of ``headers``, if it maps text to text. Raises InvalidMessage, naming the header at fault."""
     if not isinstance(headers, Mapping):
         raise InvalidMessage(f"headers must map text to text, not be a {type(headers).__name__}.")
+    if not headers:
+        return {}
     for name, value in headers.items():
         if not isinstance(name, str) or not 0 < len(name) <= MAX_NAME_LENGTH or not _storable(name):
             raise InvalidMessage(f"header name {name!r} must be a text of 1 to {MAX_NAME_LENGTH} characters.")
@@ -39,12 +45,12 @@ def check_headers(headers: object) -> dict[str, str]:
 
 def dump_object(headers: Mapping[str, str]) -> str:
     """The readable form, for what an application publishes."""
-    return json.dumps(headers, ensure_ascii=False)
+    return _dump(headers)
 
 
 def dump_pairs(pairs: HeaderPairs) -> str:
     """The lossless form, for what is forwarded."""
-    return json.dumps([[name, _to_json(value)] for name, value in pairs], ensure_ascii=False)
+    return _dump([[name, _to_json(value)] for name, value in pairs])
 
 
 def load(text: str) -> tuple[list[tuple[str, bytes]], bool]:
@@ -52,8 +58,8 @@ def load(text: str) -> tuple[list[tuple[str, bytes]], bool]:
 
     Raises InvalidRecord for JSON of another form, such as a plain INSERT may have left.
     """
-    loaded = json.loads(text)
     try:
+        loaded, _ = _decode(text)
         if isinstance(loaded, dict):
             return [(name, value.encode()) for name, value in loaded.items()], False
         return [(name, _from_json(value)) for name, value in loaded], True
@@ -73,7 +79,7 @@ def first(pairs: HeaderPairs, name: str) -> str | None:
 
 
 def _storable(text: str) -> bool:
-    return "\x00" not in text and not any("\ud800" <= char <= "\udfff" for char in text)
+    return _NO_TEXT.search(text) is None
 
 
 def _to_json(value: bytes) -> Any:

@@ -13,7 +13,10 @@ class Publication(Protocol):
     """Records on their way. Thread-safe."""
 
     def wait(self, timeout: float) -> bool:
-        """Block up to ``timeout`` seconds; say whether each record is acknowledged or has an error."""
+        """Block up to ``timeout`` seconds; say whether each record is acknowledged or has an error.
+
+        ``wait(0)`` is cheap.
+        """
 
     def errors(self) -> Mapping[int, PostroomError]:
         """What was not acknowledged, by index in what was sent; complete once ``wait`` said yes.
@@ -25,16 +28,31 @@ class Publication(Protocol):
 class Publisher(Protocol):
     """Sends records in order and waits for every in-sync replica (``acks=all``, idempotent).
 
-    Guarantee: per partition, no record is appended after one of an earlier place that failed, since the
-    publisher stops at the first failure. The client retries what can be retried for as long as it takes.
-    One thread sends; ``close`` may be called from any.
+    Guarantee: per partition, no record is appended after one of an earlier place that failed, also across
+    publications. At the first failure the publisher halts: nothing more is sent, answers to what had gone are
+    still heard, and all later records come back as Interrupted, those of every later ``send`` too, until
+    ``recover``. The client retries what can be retried for as long as it takes. One thread sends and recovers;
+    ``close`` may be called from any.
     """
 
     def send(self, records: Sequence[OutgoingRecord]) -> Publication:
-        """Hand over ``records``. Blocks for a topic seen for the first time. Raises KafkaUnavailable."""
+        """Hand over ``records``; others may still be on their way.
+
+        Blocks for a topic seen for the first time, never for an acknowledgement. Raises KafkaUnavailable, and
+        then nothing of it was handed over.
+        """
+
+    def recover(self) -> None:
+        """Take up sending after a halt, once every publication has resolved; else do nothing.
+
+        Raises KafkaUnavailable, ConfigurationError; the publisher is still halted then.
+        """
 
     def close(self, timeout: float) -> None:
-        """Give up what is in flight after ``timeout`` seconds: it is Interrupted. Does not raise."""
+        """Give up what is in flight after ``timeout`` seconds: it is Interrupted, and what is sent later too.
+
+        Does not raise.
+        """
 
 
 class Consumer(Protocol):

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, codec
 
 from ..errors import ConfigurationError
 from ..ports import PartitionsHook
@@ -34,15 +34,23 @@ _FORBIDDEN = {
     "value_deserializer": "payloads are bytes",
     "transactional_id": "the relay needs no Kafka transactions",
 }
+#: Whether a codec can be used here, and the extra of kafka-python that brings it.
+_CODECS = {
+    "gzip": (codec.has_gzip, ""),
+    "snappy": (codec.has_snappy, "snappy"),
+    "lz4": (codec.has_lz4, "lz4"),
+    "zstd": (codec.has_zstd, "zstd"),
+}
 
 
 class KafkaPython:
     """See ``ports.Kafka``. ``options`` are kafka-python's own; each part takes those it knows.
 
-    Raises ConfigurationError for an option that none knows or that would break a promise.
+    Raises ConfigurationError for an option that none knows or that would break a promise, and for a
+    compression that is not installed.
     """
 
-    def __init__(self, bootstrap_servers: str, options: Mapping[str, Any]) -> None:
+    def __init__(self, bootstrap_servers: str, options: Mapping[str, Any], compression: str = "none") -> None:
         known = KafkaProducer.DEFAULT_CONFIG.keys() | KafkaConsumer.DEFAULT_CONFIG.keys()
         known |= KafkaAdminClient.DEFAULT_CONFIG.keys()
         for name in options:
@@ -53,6 +61,8 @@ class KafkaPython:
         self._options = {**options, "bootstrap_servers": bootstrap_servers.split(",")}
         if "api_version" in options:
             self._options["api_version"] = tuple(options["api_version"])
+        self._options.setdefault("compression_type", None if compression == "none" else compression)
+        _require_codec(self._options["compression_type"])
 
     def publisher(self) -> IdempotentPublisher:
         return IdempotentPublisher(
@@ -76,3 +86,13 @@ class KafkaPython:
     def _for(self, part: Any, defaults: Mapping[str, Any]) -> dict[str, Any]:
         merged = {**_COMMON, **defaults, **self._options}
         return {name: value for name, value in merged.items() if name in part.DEFAULT_CONFIG}
+
+
+def _require_codec(name: str | None) -> None:
+    if name is None:
+        return
+    if name not in _CODECS:
+        raise ConfigurationError(f"kafka-python knows no compression {name!r}; there are {', '.join(_CODECS)}.")
+    is_installed, extra = _CODECS[name]
+    if not is_installed():
+        raise ConfigurationError(f"Compression {name!r} is not installed; pip install 'kafka-python[{extra}]'.")

@@ -1,14 +1,13 @@
-"""What tools rely on: topics, offsets, reading without a group, and a group's place."""
+"""What tools rely on, whatever the client: topics, offsets, reading without a group, and a group's place."""
 
 from collections.abc import Callable, Iterator
-from itertools import chain
 
 import pytest
 
 from postroom.messaging.errors import UnknownTopic
-from postroom.messaging.kafka import KafkaOptions, connect
+from postroom.messaging.kafka import connect
 from postroom.messaging.ports import Kafka, Topics
-from postroom.messaging.records import OutgoingRecord, Partition
+from postroom.messaging.records import OutgoingRecord
 from postroom.testing import kafka_broker
 from postroom.testing.kafka import Broker
 
@@ -24,8 +23,8 @@ def broker(request: pytest.FixtureRequest) -> Iterator[Broker]:
 
 
 @pytest.fixture
-def kafka(broker: Broker) -> Kafka:
-    return connect(KafkaOptions(broker.bootstrap_servers, options=dict(broker.client_config)))
+def kafka(broker: Broker, client: str) -> Kafka:
+    return connect(broker.options_for(client))
 
 
 @pytest.fixture
@@ -43,10 +42,12 @@ def send(kafka: Kafka, topic: str, count: int) -> None:
     publisher.close(5)
 
 
-def test_a_topic_is_created_once(postroom_real_kafka: Broker, postroom_topic: Callable[[str], str]) -> None:
+def test_a_topic_is_created_once(
+    postroom_real_kafka: Broker, client: str, postroom_topic: Callable[[str], str]
+) -> None:
     """Not on the mock cluster, which makes topics on first use only."""
     topic = postroom_topic("new")
-    topics = connect(KafkaOptions(postroom_real_kafka.bootstrap_servers)).topics()
+    topics = connect(postroom_real_kafka.options_for(client)).topics()
 
     assert topic not in topics.partitions()
     assert topics.create(topic, 3, 1, {})
@@ -90,26 +91,26 @@ def test_an_unknown_topic_is_told_and_not_created(
     assert topic not in topics.partitions()
 
 
-def test_a_group_goes_on_where_it_committed(kafka: Kafka, topics: Topics, postroom_topic: Callable[[str], str]) -> None:
-    topic, group = postroom_topic("group"), postroom_topic("group")
-    send(kafka, topic, 50)
-    assigned: list[Partition] = []
-    revoked: list[Partition] = []
-    consumer = kafka.consumer(group, [topic], on_assigned=assigned.extend, on_revoked=revoked.extend)
-    got = list(chain.from_iterable(iter(lambda: consumer.poll(1.0, 7), [])))
-    while len(got) < 50:
-        got += consumer.poll(1.0, 7)
-    assert sorted(int(record.value or b"") for record in got) == list(range(50))
-    assert topics.committed(group, [topic]) == {}
+def test_reading_ends_at_the_end_as_it_was(kafka: Kafka, postroom_topic: Callable[[str], str]) -> None:
+    topic = postroom_topic("growing")
+    send(kafka, topic, 20)
+    reader = kafka.reader()
+    records = reader.read(topic)
+    first = next(records)
+    send(kafka, topic, 20)
+    rest = list(records)
+    again = list(reader.read(topic))
+    reader.close()
 
-    kept = {record.partition: record.offset for record in got}
-    consumer.commit(kept)  # the last of each partition stays to be read
-    consumer.commit({})
-    consumer.seek(got[0].partition, got[0].offset)
-    again = consumer.poll(5.0, 1)
-    consumer.close()
+    assert len([first, *rest]) == 20
+    assert len(again) == 40
 
-    assert [(record.partition, record.offset) for record in again] == [(got[0].partition, got[0].offset)]
-    assert topics.committed(group, [topic]) == kept
-    assert set(assigned) >= set(kept)
-    assert set(revoked) == set(assigned)
+
+def test_a_group_that_committed_nothing_has_no_place(
+    kafka: Kafka, topics: Topics, postroom_topic: Callable[[str], str]
+) -> None:
+    topic = postroom_topic("nobody")
+    send(kafka, topic, 5)
+
+    assert topics.committed(postroom_topic("group"), [topic]) == {}
+    assert topics.committed(postroom_topic("group"), [postroom_topic("absent")]) == {}

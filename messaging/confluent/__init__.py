@@ -1,0 +1,1 @@
+"""The ports to Kafka on confluent-kafka, that is, librdkafka."""

@@ -1,0 +1,258 @@
+"""What every Kafka client guarantees behind the port of a consumer group's member."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from postroom.messaging.errors import Fenced, KafkaUnavailable
+from postroom.messaging.kafka import connect
+from postroom.messaging.ports import Consumer, Kafka, Topics
+from postroom.messaging.records import OutgoingRecord, Partition, ReceivedRecord
+from postroom.testing import kafka_broker
+from postroom.testing.kafka import Broker
+
+
+@pytest.fixture(scope="module", params=["best", "mock"])
+def broker(request: pytest.FixtureRequest) -> Iterator[Broker]:
+    """What the machine has, and the mock cluster that the demo runs on."""
+    if request.param == "best":
+        yield request.getfixturevalue("postroom_kafka")
+        return
+    with kafka_broker(prefer="mock") as mock:
+        yield mock
+
+
+@pytest.fixture
+def kafka(broker: Broker, client: str) -> Kafka:
+    return connect(broker.options_for(client))
+
+
+@pytest.fixture
+def topics(kafka: Kafka) -> Iterator[Topics]:
+    topics = kafka.topics()
+    yield topics
+    topics.close()
+
+
+@dataclass
+class Member:
+    """A member of a group, and what its hooks told."""
+
+    kafka: Kafka
+    group: str
+    topic: str
+    owned: list[Partition] = field(default_factory=list)
+    revoked: list[Partition] = field(default_factory=list)
+    polling: bool = False
+
+    def __post_init__(self) -> None:
+        self.consumer: Consumer = self.kafka.consumer(
+            self.group, [self.topic], on_assigned=self._assigned, on_revoked=self._revoked
+        )
+
+    def _assigned(self, partitions: Sequence[Partition]) -> None:
+        assert self.polling, "the hooks run inside poll and close"
+        self.owned += partitions
+
+    def _revoked(self, partitions: Sequence[Partition]) -> None:
+        assert self.polling, "the hooks run inside poll and close"
+        self.revoked += partitions
+        self.owned = [part for part in self.owned if part not in self.revoked]
+
+    def poll(self, timeout: float = 0.2, max_records: int = 1000) -> list[ReceivedRecord]:
+        self.polling = True
+        records = list(self.consumer.poll(timeout, max_records))
+        self.polling = False
+        return records
+
+    def poll_for(self, count: int, max_records: int = 1000) -> list[ReceivedRecord]:
+        got: list[ReceivedRecord] = []
+        for _ in range(200):
+            polled = self.poll(max_records=max_records)
+            assert len(polled) <= max_records
+            got += polled
+            if len(got) >= count:
+                return got
+        pytest.fail(f"only {len(got)} of {count} records came")
+
+    def close(self) -> None:
+        self.polling = True
+        self.consumer.close()
+
+
+def send(kafka: Kafka, topic: str, count: int) -> None:
+    publisher = kafka.publisher()
+    publication = publisher.send([OutgoingRecord(topic, b"%d" % n, b"%d" % n, [("h", b"")]) for n in range(count)])
+    assert publication.wait(30)
+    assert publication.errors() == {}
+    publisher.close(5)
+
+
+def test_a_group_goes_on_where_it_committed(
+    broker: Broker, kafka: Kafka, topics: Topics, postroom_topic: Callable[[str], str]
+) -> None:
+    topic, group = postroom_topic("group"), postroom_topic("group")
+    send(kafka, topic, 50)
+    first = Member(kafka, group, topic)
+    got = first.poll_for(50, max_records=7)
+    assert sorted(int(record.value or b"") for record in got) == list(range(50))
+    assert got[0].headers == [("h", b"")]
+    assert topics.committed(group, [topic]) == {}
+
+    kept = {record.partition: record.offset for record in got}
+    first.consumer.commit(kept)  # the last of each partition stays to be read
+    first.consumer.commit({})
+    owned = list(first.owned)
+    first.close()
+    assert topics.committed(group, [topic]) == kept
+    assert set(owned) >= set(kept)
+    assert set(first.revoked) == set(owned)
+
+    if broker.is_mock:
+        return  # it keeps a member that left until its session ends
+    second = Member(kafka, group, topic)
+    again = second.poll_for(len(kept))
+    second.close()
+    assert {record.partition: record.offset for record in again} == kept
+    assert len(again) == len(kept)
+
+
+def test_closing_commits_nothing(kafka: Kafka, topics: Topics, postroom_topic: Callable[[str], str]) -> None:
+    topic, group = postroom_topic("group"), postroom_topic("group")
+    send(kafka, topic, 10)
+    member = Member(kafka, group, topic)
+    member.poll_for(10)
+    member.close()
+
+    assert topics.committed(group, [topic]) == {}
+
+
+def test_a_member_seeks_and_pauses(kafka: Kafka, postroom_topic: Callable[[str], str]) -> None:
+    topic = postroom_topic("places")
+    send(kafka, topic, 50)
+    member = Member(kafka, postroom_topic("group"), topic)
+    got = member.poll_for(50)
+    last = {record.partition: record for record in got}
+    paused, *others = last
+
+    member.consumer.pause_only([paused, Partition("elsewhere", 0)])
+    for partition, record in last.items():
+        member.consumer.seek(partition, record.offset)
+    member.consumer.seek(Partition("elsewhere", 0), 7)
+    read = member.poll_for(len(others))
+    read += member.poll()
+    assert {record.partition for record in read} == set(others)
+
+    member.consumer.pause_only(others)
+    assert [record.partition for record in member.poll_for(1)] == [paused]
+    member.consumer.pause_only([])
+    member.consumer.seek(others[0], last[others[0]].offset)
+    assert [record.partition for record in member.poll_for(1)] == [others[0]]
+    member.close()
+
+
+def test_members_share_the_partitions(
+    postroom_real_kafka: Broker, client: str, postroom_topic: Callable[[str], str]
+) -> None:
+    kafka = connect(postroom_real_kafka.options_for(client))
+    topic, group = postroom_topic("shared"), postroom_topic("group")
+    send(kafka, topic, 50)
+    first = Member(kafka, group, topic)
+    first.poll_for(50)
+    everything = set(first.owned)
+    second = Member(kafka, group, topic)
+    for _ in range(200):
+        first.poll(0.05)
+        second.poll(0.05)
+        if second.owned and set(first.owned) | set(second.owned) == everything:
+            break
+
+    assert first.owned
+    assert set(first.owned).isdisjoint(second.owned)
+    assert set(first.owned) | set(second.owned) == everything
+    first.close()
+    second.close()
+
+
+#: A member that does not poll for so long is out.
+SILENT: dict[str, dict[str, Any]] = {
+    "kafka-python": {"max_poll_interval_ms": 1_500, "session_timeout_ms": 6_000, "heartbeat_interval_ms": 100},
+    "confluent-kafka": {"max.poll.interval.ms": 6_000, "session.timeout.ms": 6_000, "heartbeat.interval.ms": 100},
+}
+
+
+def test_what_went_to_another_member_cannot_be_committed(
+    postroom_real_kafka: Broker, client: str, postroom_topic: Callable[[str], str]
+) -> None:
+    kafka = connect(postroom_real_kafka.options_for(client))
+    topic, group = postroom_topic("lost"), postroom_topic("group")
+    send(kafka, topic, 5)
+    first = Member(connect(postroom_real_kafka.options_for(client, SILENT[client])), group, topic)
+    (record, *_) = first.poll_for(5)
+    everything = set(first.owned)
+    second = Member(kafka, group, topic)
+    for _ in range(200):
+        second.poll(0.1)
+        if set(second.owned) == everything:
+            break
+    assert set(second.owned) == everything
+
+    with pytest.raises(Fenced):
+        first.consumer.commit({record.partition: record.offset})
+    second.consumer.commit({record.partition: record.offset})
+    first.close()
+    second.close()
+
+
+def test_a_topic_that_comes_later_is_read(
+    postroom_real_kafka: Broker, client: str, postroom_topic: Callable[[str], str]
+) -> None:
+    """The members start before anybody published."""
+    kafka = connect(postroom_real_kafka.options_for(client))
+    topic = postroom_topic("later")
+    member = Member(kafka, postroom_topic("group"), topic)
+    for _ in range(100):
+        member.poll(0.05)
+        if member.owned:
+            break
+    send(kafka, topic, 10)
+
+    assert len(member.poll_for(10)) == 10
+    member.close()
+
+
+def test_a_broker_that_dies_and_returns_is_read_on(
+    postroom_real_kafka: Broker, client: str, postroom_topic: Callable[[str], str]
+) -> None:
+    kafka = connect(postroom_real_kafka.options_for(client))
+    topic = postroom_topic("killed")
+    send(kafka, topic, 10)
+    with closing(Member(kafka, postroom_topic("group"), topic)) as member:
+        member.poll_for(10)
+        postroom_real_kafka.kill()
+        try:
+            assert member.poll(0.5) == []
+        except KafkaUnavailable:
+            member.polling = False
+        finally:
+            postroom_real_kafka.start()
+        send(kafka, topic, 10)
+        assert len(member.poll_for(10)) >= 10
+
+
+def test_a_member_that_closes_while_the_broker_is_silent_ends_soon(
+    postroom_kafka: Broker, client: str, postroom_topic: Callable[[str], str]
+) -> None:
+    kafka = connect(postroom_kafka.options_for(client))
+    topic = postroom_topic("silent")
+    send(kafka, topic, 1)
+    member = Member(kafka, postroom_topic("group"), topic)
+    member.poll_for(1)
+    postroom_kafka.pause()
+    try:
+        member.close()
+    finally:
+        postroom_kafka.resume()
