@@ -51,6 +51,7 @@ class Outbox:
     def __post_init__(self) -> None:
         if not isinstance(self.source, str) or not self.source or not self.source.isprintable():
             raise InvalidMessage("source must be a text that is not empty, such as '/shop'.")
+        check_headers({"ce_source": self.source})
 
     def publish(
         self,
@@ -161,16 +162,30 @@ class Outbox:
                 f"The payload has {len(message.payload)} bytes, over the limit of {self.max_payload_bytes}; store the "
                 "data elsewhere and publish where it is, or raise max_payload_bytes and Kafka's max.message.bytes."
             )
-        own = {**message.headers, **check_headers(headers or {})}
-        if taken := sorted(RESERVED & own.keys()):
-            raise InvalidMessage(f"header {taken[0]!r} is set by Postroom; choose another name.")
-        composed |= own
-        composed["correlation_id"] = correlation_id or composed.get("correlation_id") or str(message.id)
+        composed = self._headers(composed, message, headers, correlation_id)
         if expires_in is not None:
             composed["expires_at"] = timestamp(datetime.now(UTC) + expires_in)
         if deliver_at is not None and deliver_at.tzinfo is None:
             raise InvalidMessage("deliver_at needs a time zone, such as datetime.now(UTC) + timedelta(hours=1).")
-        return Entry.of(message, check_headers(composed), deliver_at)
+        return Entry.of(message, composed, deliver_at)
+
+    @staticmethod
+    def _headers(
+        composed: dict[str, str], message: Message, headers: Mapping[str, str] | None, correlation_id: str | None
+    ) -> dict[str, str]:
+        """``composed`` and what the application adds. Raises InvalidMessage."""
+        own = {**message.headers, **check_headers(headers)} if headers else message.headers
+        if own:
+            if taken := sorted(RESERVED & own.keys()):
+                raise InvalidMessage(f"header {taken[0]!r} is set by Postroom; choose another name.")
+            composed |= own
+        if correlation_id:
+            composed["correlation_id"] = correlation_id
+        elif not composed.get("correlation_id"):
+            composed["correlation_id"] = str(message.id)
+        if own or correlation_id:
+            composed = check_headers(composed)  # what is ours alone was checked already
+        return composed
 
 
 def _session(target: object) -> Session | None:

@@ -7,7 +7,8 @@ hook. Each message remembers the chain of session transactions it was published 
 back, a savepoint for example, the message goes with it.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import sqlalchemy as sa
@@ -18,6 +19,7 @@ from sqlalchemy.util.concurrency import in_greenlet
 from ..messaging.errors import NotInTransaction
 from .entry import Entry
 from .names import Names
+from .pipeline import is_over, write_and_commit
 from .write import write_sqlalchemy
 
 _KEY = "postroom.outbox"
@@ -47,7 +49,7 @@ class _Buffer:
 
     def add(self, entry: Entry) -> None:
         self._entries.append((entry, self._chain()))
-        if in_greenlet() or not self._dialect().is_async:
+        if self._connection is None and (in_greenlet() or not self._dialect().is_async):
             # Also when called from a hook in the middle of a commit, where before_commit is already over.
             self._attach()
 
@@ -66,36 +68,42 @@ class _Buffer:
         return self._session.get_bind(**self._bind_arguments()).dialect
 
     def _attach(self) -> None:
-        connection = self._session.connection(bind_arguments=self._bind_arguments())
-        if connection is self._connection:
-            return
-        self._detach()
-        self._connection = connection
-        event.listen(connection, "commit", self._write_last)
-        event.listen(connection, "prepare_twophase", self._write_last)
+        self._connection = connection = self._session.connection(bind_arguments=self._bind_arguments())
+        event.listen(connection, "commit", self._at_commit)
+        if self._session.twophase:
+            event.listen(connection, "prepare_twophase", self._at_prepare)
 
     def _detach(self) -> None:
-        if self._connection is not None:
-            event.remove(self._connection, "commit", self._write_last)
-            event.remove(self._connection, "prepare_twophase", self._write_last)
-            self._connection = None
+        connection, self._connection = self._connection, None
+        if connection is None or connection.closed:
+            return  # the usual end: nobody uses the connection object again
+        event.remove(connection, "commit", self._at_commit)
+        if event.contains(connection, "prepare_twophase", self._at_prepare):
+            event.remove(connection, "prepare_twophase", self._at_prepare)
 
-    def _write_last(self, connection: sa.Connection, *_: Any) -> None:
-        try:
+    def _at_commit(self, connection: sa.Connection) -> None:
+        with _unusable_after_failure(connection):
+            entries = self._take()
+            # What other listeners do after this one must be before the COMMIT.
+            last = [*connection.dispatch.commit][-1] == self._at_commit
+            if entries and not (last and write_and_commit(connection, entries, self._names)):
+                write_sqlalchemy(connection, entries, self._names)
+
+    def _at_prepare(self, connection: sa.Connection, _xid: object) -> None:
+        with _unusable_after_failure(connection):
             self._write(connection)
-        except BaseException:
-            # SQLAlchemy takes a commit that failed for the end of the transaction, and would give the
-            # connection back to its pool without a rollback.
-            connection.invalidate()
-            raise
+
+    def _take(self) -> list[Entry]:
+        entries = [entry for entry, _ in self._entries]
+        self._entries.clear()
+        return entries
 
     def _write(self, connection: sa.Connection) -> None:
-        entries, self._entries = self._entries, []
-        if entries:
-            write_sqlalchemy(connection, [entry for entry, _ in entries], self._names)
+        if entries := self._take():
+            write_sqlalchemy(connection, entries, self._names)
 
     def before_commit(self) -> None:
-        if self._entries:
+        if self._entries and self._connection is None:
             self._attach()
 
     def after_commit(self) -> None:
@@ -109,6 +117,18 @@ class _Buffer:
     def ended(self) -> None:
         self._entries.clear()
         self._detach()
+
+
+@contextmanager
+def _unusable_after_failure(connection: sa.Connection) -> Iterator[None]:
+    """SQLAlchemy takes a commit that failed for the end of the transaction, and gives the connection back to its pool
+    without a rollback. So the connection must not be used again, unless the transaction has ended."""
+    try:
+        yield
+    except BaseException:
+        if not connection.invalidated and not is_over(connection):
+            connection.invalidate()
+        raise
 
 
 def _buffers(session: Session) -> Iterable[_Buffer]:
