@@ -1,215 +1,27 @@
-"""The log on PostgreSQL: read by a snapshot cursor, ordered by position, settled by one UPDATE.
+"""The log's tables on PostgreSQL, as operators and the relay's upkeep use them. Reading: ``postgres_reader``."""
 
-A transaction's rows are new to the cursor when the statement's snapshot sees them and the cursor's
-snapshot does not: ``xid`` at or above its xmax, or among those then in progress. So a commit that comes
-late is not missed, whatever its xid or its position, and a transaction left open holds nothing back.
-``docs/explanation/snapshot-log.md`` tells the whole of it.
-"""
-
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+import time
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
 
 import psycopg
+from psycopg import sql
 
-from ..messaging.errors import ConfigurationError, Fenced
-from .database import translated
+from ..messaging.errors import DatabaseUnavailable
+from .audit import Action, limits
+from .connection import Connector
 from .entry import Entry, LogRow
-from .log import Batch, LogReader, ParkedRow, Refusal
+from .log import BATCH_BYTES, Backlog, Control, LogReader, OpenTransaction, ParkedRow, Part, Waker
 from .names import Names, queries
+from .postgres_reader import PostgresReader
 
-T = TypeVar("T")
 PARTITION_SIZE = 1_000_000
 PARTITIONS_AHEAD = 4
-_CONNECT_TIMEOUT = 5
-
-
-class _Database:
-    """A connection that is made when needed, and anew after it broke."""
-
-    def __init__(self, conninfo: str, application: str) -> None:
-        self._conninfo = conninfo
-        self._application = application
-        self._connection: psycopg.Connection[Any] | None = None
-
-    @contextmanager
-    def transaction(self) -> Iterator[psycopg.Connection[Any]]:
-        """One transaction. Raises DatabaseUnavailable and what else ``database.translated`` knows."""
-        with translated():
-            if self._connection is None or self._connection.closed:
-                self._connection = psycopg.connect(
-                    self._conninfo,
-                    autocommit=True,
-                    connect_timeout=_CONNECT_TIMEOUT,
-                    application_name=self._application,
-                    keepalives_idle=5,
-                    keepalives_interval=2,
-                    keepalives_count=3,
-                    tcp_user_timeout=15_000,
-                )
-            try:
-                with self._connection.transaction():
-                    yield self._connection
-            except psycopg.OperationalError:
-                self.close()
-                raise
-
-    @property
-    def connected(self) -> bool:
-        return self._connection is not None and not self._connection.closed
-
-    def close(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Cursor:
-    """A shard's row of the cursor table."""
-
-    shard: int
-    epoch: int
-    snapshot: str
-    upto: str | None
-    page_position: int
-    page_end: int
-
-
-class PostgresReader:
-    """See ``log.LogReader``."""
-
-    def __init__(self, conninfo: str, names: Names, owner: str, lease: float) -> None:
-        self._database = _Database(conninfo, f"postroom relay {owner}"[:63])
-        self._sql = queries(names, "postgres")
-        self._owner = owner
-        self._lease = lease
-        self._cursors: dict[int, _Cursor] = {}
-        self._turn = 0
-
-    def claim(self) -> frozenset[int]:
-        with self._database.transaction() as connection:
-            rows = connection.execute(self._sql["claim"], {"owner": self._owner, "lease": self._lease}).fetchall()
-        for row in rows:
-            if row[6] != row[7]:
-                self._cursors.clear()
-                raise ConfigurationError(
-                    "The tables came from another PostgreSQL cluster (a restore or an upgrade), where transaction ids "
-                    "differ; run `postroom relay reset-cursor` once, then start the relay again."
-                )
-        self._cursors = {row[0]: _Cursor(*row[:6]) for row in rows}
-        return frozenset(self._cursors)
-
-    def read(self, limit: int) -> Batch:
-        if not self._database.connected or not self._cursors:
-            self.claim()  # after a fail-over the cursors may have gone back in time
-        paging = sorted(shard for shard, cursor in self._cursors.items() if cursor.upto is not None)
-        if paging:
-            self._turn += 1
-            return self._page(self._cursors[paging[self._turn % len(paging)]], limit)
-        return self._poll(limit)
-
-    def settle(self, batch: Batch, refusals: Sequence[Refusal] = ()) -> None:
-        moved: Sequence[_Cursor] = batch.moves or ()
-        with self._database.transaction() as connection:
-            for refusal in refusals:
-                connection.execute(self._sql["park"], {**refusal.row._asdict(), "error": refusal.error})
-            updated = connection.execute(
-                self._sql["settle"],
-                {
-                    "owner": self._owner,
-                    "lease": self._lease,
-                    "shards": [cursor.shard for cursor in moved],
-                    "epochs": [cursor.epoch for cursor in moved],
-                    "snapshots": [cursor.snapshot if cursor.upto is None else None for cursor in moved],
-                    "page_positions": [cursor.page_position for cursor in moved],
-                },
-            ).rowcount
-            if updated < len(moved):
-                raise Fenced(f"{len(moved) - updated} shards went to another relay; their batch was not settled.")
-        self._cursors.update((cursor.shard, cursor) for cursor in moved)
-
-    def release(self) -> None:
-        self._cursors.clear()
-        try:
-            with self._database.transaction() as connection:
-                connection.execute(self._sql["release"], {"owner": self._owner})
-        except Exception:  # noqa: BLE001  the leases expire by themselves
-            self._database.close()
-
-    def close(self) -> None:
-        self._database.close()
-
-    def _poll(self, limit: int) -> Batch:
-        """All shards in one statement, whatever their snapshots: afterwards they share one."""
-        groups: dict[str, list[_Cursor]] = {}
-        for cursor in self._cursors.values():
-            groups.setdefault(cursor.snapshot, []).append(cursor)
-        sql = [self._sql["poll_snapshot"]]
-        params: dict[str, Any] = {"limit": limit + 1}
-        for number, (snapshot, cursors) in enumerate(groups.items()):
-            sql.append(self._sql["poll_new"].replace("#", str(number)))
-            params[f"snapshot_{number}"] = snapshot
-            params[f"shards_{number}"] = [cursor.shard for cursor in cursors]
-        statement = " UNION ALL ".join(sql)
-        (_, _, _, seen, *_), *found = self._planned(
-            lambda connection: connection.execute(statement, params, binary=True).fetchall()
-        )
-        if len(found) > limit:
-            frozen = [cursor for cursors in groups.values() for cursor in self._freeze(cursors)]
-            return self._page(frozen[0], limit)
-        moved = [replace(cursor, snapshot=seen) for cursor in self._cursors.values()]
-        if not found:
-            # Nothing to settle; the next poll asks for what this snapshot could not see.
-            self._cursors = {cursor.shard: cursor for cursor in moved}
-            return Batch([])
-        return Batch(sorted(map(LogRow._make, found), key=lambda row: row.position), moved)
-
-    def _freeze(self, cursors: Sequence[_Cursor]) -> Sequence[_Cursor]:
-        """More than a batch: fix where the pages begin and end. ``cursors`` share a snapshot.
-
-        The table's snapshot may be older than the one that empty polls moved on to in memory; between the
-        two there were no rows, so another owner would page the same.
-        """
-        params = {
-            "shards": [cursor.shard for cursor in cursors],
-            "epochs": [cursor.epoch for cursor in cursors],
-            "owner": self._owner,
-            "snapshot": cursors[0].snapshot,
-        }
-        rows = self._planned(lambda connection: connection.execute(self._sql["freeze"], params).fetchall())
-        if len(rows) < len(cursors):
-            raise Fenced(f"{len(cursors) - len(rows)} shards went to another relay.")
-        by_shard = {row[0]: row[1:] for row in rows}
-        frozen = []
-        for cursor in cursors:
-            upto, page_position, page_end = by_shard[cursor.shard]
-            frozen.append(replace(cursor, upto=upto, page_position=page_position, page_end=page_end))
-            self._cursors[cursor.shard] = frozen[-1]
-        return frozen
-
-    def _page(self, cursor: _Cursor, limit: int) -> Batch:
-        params = {
-            "shard": cursor.shard,
-            "after": cursor.page_position,
-            "end": cursor.page_end,
-            "upto": cursor.upto,
-            "snapshot": cursor.snapshot,
-            "limit": limit,
-        }
-        found = self._planned(lambda connection: connection.execute(self._sql["page"], params, binary=True).fetchall())
-        rows = [LogRow._make(row) for row in found]
-        if len(rows) == limit:
-            return Batch(rows, [replace(cursor, page_position=rows[-1].position)])
-        assert cursor.upto is not None  # noqa: S101  only a shard that is being paged comes here
-        return Batch(rows, [replace(cursor, snapshot=cursor.upto, upto=None, page_position=0)])
-
-    def _planned(self, run: Callable[[psycopg.Connection[Any]], T]) -> T:
-        """Run in a transaction with the planner settings that the log's queries depend on."""
-        with self._database.transaction() as connection:
-            connection.execute(self._sql["plan"])
-            return run(connection)
+_PATIENCE = 60.0
+#: So many messages of each shard are counted; see the query `backlog`.
+_COUNTED = 10_000
+_ALL_PARTS = 1_000_000
 
 
 class PostgresLog:
@@ -218,33 +30,49 @@ class PostgresLog:
     def __init__(self, conninfo: str, names: Names) -> None:
         self._conninfo = conninfo
         self._names = names
-        self._database = _Database(conninfo, "postroom")
+        self._database = Connector(conninfo, "postroom", _PATIENCE)
         self._sql = queries(names, "postgres")
 
     def reader(self, owner: str, lease: float) -> LogReader:
+        # What a relay does here besides is done on the thread that keeps its leases: longer would cost them.
+        self._database.patience = min(self._database.patience, lease)
         return PostgresReader(self._conninfo, self._names, owner, lease)
 
-    def append(self, entries: Sequence[Entry]) -> None:
+    def waker(self) -> Waker:
+        return PostgresWaker(self._conninfo, f"{self._names.schema}_{self._names.tables.get('outbox', 'outbox')}")
+
+    def append(self, entries: Sequence[Entry], action: Action | None = None) -> int:
         from .write import write_psycopg  # noqa: PLC0415
 
         with self._database.transaction() as connection:
             write_psycopg(connection, entries, self._names)
+            return self._note(connection, action) if action is not None else 0
 
-    def parked(self, limit: int = 1000) -> Sequence[ParkedRow]:
-        return self._parked("parked", limit)
+    def parked(
+        self,
+        limit: int = 1000,
+        *,
+        after: int = 0,
+        topic: str | None = None,
+        key: bytes | None = None,
+        refused: bool | None = None,
+    ) -> Sequence[ParkedRow]:
+        params = {"limit": limit, "after": after, "topic": topic, "key": key, "refused": refused}
+        return self._parked("parked", params)
 
-    def releasable(self, limit: int = 1000) -> Sequence[ParkedRow]:
-        return self._parked("releasable", limit)
+    def releasable(self, shards: frozenset[int], limit: int = 1000) -> Sequence[ParkedRow]:
+        return self._parked("releasable", {"shards": sorted(shards), "limit": limit, "bytes": BATCH_BYTES})
 
-    def held_keys(self) -> frozenset[tuple[str, bytes]]:
-        with self._database.transaction() as connection:
-            return frozenset(connection.execute(self._sql["held_keys"]).fetchall())
+    def request_retry(self, positions: Sequence[int], actor: str = "", reason: str | None = None) -> int:
+        params = {"positions": list(positions), "actor": actor, "reason": reason}
+        return self._changed("retry_parked", params, revise=True)
 
-    def request_retry(self, positions: Sequence[int]) -> int:
-        return self._changed("retry_parked", {"positions": list(positions)})
+    def discard(self, positions: Sequence[int], actor: str = "", reason: str | None = None) -> int:
+        params = {"positions": list(positions), "actor": actor, "reason": reason}
+        return self._changed("discard_parked", params, revise=True)
 
-    def discard(self, positions: Sequence[int]) -> int:
-        return self._changed("delete_parked", {"positions": list(positions)})
+    def unpark(self, positions: Sequence[int]) -> None:
+        self._changed("delete_parked", {"positions": list(positions)})
 
     def move_due(self, limit: int = 1000) -> int:
         return self._changed("move_due", {"limit": limit})
@@ -252,14 +80,82 @@ class PostgresLog:
     def add_partitions(self) -> None:
         self._changed("add_partitions", {"ahead": PARTITIONS_AHEAD, "size": PARTITION_SIZE})
 
-    def backlog(self) -> tuple[int, float]:
+    def prune(self, keep: timedelta, *, dry_run: bool = False, actor: str | None = None) -> Sequence[str]:
+        if dry_run:
+            return [part.name for part in self.parts(keep) if part.why is None]
+        dropped: list[str] = []
+        while True:  # one by one: a drop holds up everyone who publishes until its transaction ends
+            with self._database.transaction() as connection:
+                parts = self._parts(connection, keep, dry=False, most=1)
+                if not parts or parts[0].why is not None:
+                    return dropped
+                if actor is not None:
+                    self._note(connection, Action(actor, "prune", reason=f"{parts[0].name}, older than {keep}"))
+            dropped.append(parts[0].name)
+
+    def parts(self, keep: timedelta) -> Sequence[Part]:
         with self._database.transaction() as connection:
-            row = connection.execute(self._sql["backlog"]).fetchone()
-        return row or (0, 0.0)
+            return self._parts(connection, keep, dry=True, most=_ALL_PARTS)
+
+    def backlog(self) -> Backlog:
+        with self._database.transaction() as connection:
+            connection.execute(self._sql["plan"])
+            row = connection.execute(self._sql["backlog"], {"most": _COUNTED}).fetchone()
+        return Backlog(*row) if row else Backlog(0, 0.0)
+
+    def open_transactions(self, older_than: float) -> Sequence[OpenTransaction]:
+        with self._database.transaction() as connection:
+            rows = connection.execute(self._sql["open_transactions"], {"age": older_than}).fetchall()
+        return [OpenTransaction(*row) for row in rows]
+
+    def control(self) -> Control:
+        with self._database.transaction() as connection:
+            return Control.of(connection.execute(self._sql["control"]).fetchall())
+
+    def pause(self, topic: str | None, reason: str, actor: str) -> bool:
+        return self._changed("pause", {"topic": topic or "", "reason": reason, "actor": actor}) > 0
+
+    def resume(self, topic: str | None, actor: str) -> bool:
+        return self._changed("resume", {"topic": topic or "", "actor": actor}, revise=True) > 0
+
+    def limit(self, rate: float | None, batch_size: int | None, actor: str) -> bool:
+        params = {"rate": rate, "batch_size": batch_size, "actor": actor, "told": limits(rate, batch_size)}
+        return self._changed("limit", params) > 0
+
+    def notifies(self) -> bool:
+        """Whether commits tell listening relays."""
+        with self._database.transaction() as connection:
+            return self._notifies(connection)
+
+    def notify(self, actor: str, *, on: bool) -> bool:
+        """Let commits tell listening relays, or not; False where that was so already.
+
+        Waits up to 2 seconds for transactions that hold the log, and publishers wait meanwhile. Raises
+        DatabaseUnavailable when one does not end.
+        """
+        try:
+            with self._database.transaction() as connection:
+                connection.execute("SET LOCAL lock_timeout = '2s'")
+                if self._notifies(connection) == on:
+                    return False
+                connection.execute(self._sql["notify_on" if on else "notify_off"])
+                self._note(connection, Action(actor, "notify", reason="on" if on else "off"))
+                return True
+        except DatabaseUnavailable as error:
+            if not isinstance(error.__cause__, psycopg.errors.LockNotAvailable):
+                raise
+            held = [f"pid {each.pid}, {each.application or each.user}" for each in self.open_transactions(0)[:3]]
+            told = f" ({'; '.join(held)})" if held else ""
+            raise DatabaseUnavailable(
+                f"Nothing was switched: an open transaction holds the log; try again when it has ended{told}."
+            ) from error
 
     def reset_cursor(self) -> int:
-        """After a restore into another cluster: make what was not settled the next batch; rows retained."""
-        with self._database.transaction() as connection:
+        """After a restore into another cluster: make what was not settled the next batch; rows retained.
+
+        Writes every row that is retained, however long that takes.
+        """
+        with self._database.transaction(patience=float("inf")) as connection:
             retained = connection.execute(self._sql["reset_cursor"]).rowcount
             connection.execute(self._sql["anchor_cursor"])
         return retained
@@ -267,11 +163,59 @@ class PostgresLog:
     def close(self) -> None:
         self._database.close()
 
-    def _parked(self, query: str, limit: int) -> list[ParkedRow]:
+    def _notifies(self, connection: psycopg.Connection[Any]) -> bool:
+        row = connection.execute(self._sql["notify_state"]).fetchone()
+        return bool(row and row[0])
+
+    def _parts(self, connection: psycopg.Connection[Any], keep: timedelta, *, dry: bool, most: int) -> list[Part]:
+        # What the function looks at must include what was committed while it waited.
+        connection.execute("SET TRANSACTION ISOLATION LEVEL READ COMMITTED")
+        params = {"keep": keep, "dry": dry, "most": most}
+        return [Part(*row) for row in connection.execute(self._sql["prune"], params)]
+
+    def _note(self, connection: psycopg.Connection[Any], action: Action) -> int:
+        if action.id:
+            connection.execute(self._sql["note_progress"], action.params())
+            return action.id
+        row = connection.execute(self._sql["note"], action.params()).fetchone()
+        return int(row[0]) if row else 0
+
+    def _parked(self, query: str, params: dict[str, Any]) -> list[ParkedRow]:
         with self._database.transaction() as connection:
-            rows = connection.execute(self._sql[query], {"limit": limit}).fetchall()
+            rows = connection.execute(self._sql[query], params).fetchall()
         return [ParkedRow(LogRow._make(row[:9]), *row[9:]) for row in rows]
 
-    def _changed(self, query: str, params: dict[str, Any]) -> int:
+    def _changed(self, query: str, params: dict[str, Any], *, revise: bool = False) -> int:
         with self._database.transaction() as connection:
-            return connection.execute(self._sql[query], params).rowcount
+            changed = connection.execute(self._sql[query], params).rowcount
+            if revise:
+                connection.execute(self._sql["revise"])
+            return changed
+
+
+class PostgresWaker:
+    """See ``log.Waker``: LISTEN on a connection of its own, which no pooler in transaction mode may stand before."""
+
+    def __init__(self, conninfo: str, channel: str) -> None:
+        self._conninfo = conninfo
+        self._listen = sql.SQL("LISTEN {}").format(sql.Identifier(channel))
+        self._connection: psycopg.Connection[Any] | None = None
+
+    def wait(self, seconds: float) -> bool:
+        try:
+            if self._connection is None or self._connection.closed:
+                self._connection = psycopg.connect(
+                    self._conninfo, autocommit=True, connect_timeout=5, application_name="postroom relay (listening)"
+                )
+                self._connection.execute(self._listen)
+                return True  # what came before is found by the poll
+            return any(True for _ in self._connection.notifies(timeout=seconds, stop_after=1))
+        except psycopg.Error:
+            self.close()
+            time.sleep(seconds)  # the poll goes on at its own pace
+            return False
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None

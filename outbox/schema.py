@@ -10,10 +10,10 @@ import sqlalchemy as sa
 
 from ..messaging.errors import ConfigurationError, SchemaMissing, SchemaOutdated, SchemaTooNew
 from .database import INIT, conninfo, parse_url, translated
+from .log import MAX_SHARDS
 from .names import TABLES, Names, queries
 
 DEFAULT_SHARDS = 16
-MAX_SHARDS = 256
 _LOCK = 7_367_823_445  # two upgrades at once wait for each other
 
 
@@ -136,8 +136,9 @@ def drop(connection: sa.Connection, names: Names | None = None) -> None:
         connection.exec_driver_sql(
             names.render('DROP SEQUENCE IF EXISTS {schema}."{outbox.name}_position"', "postgres")
         )
-        function = names.render('{schema}."{outbox.name}_add_partitions"(integer, bigint)', "postgres")
-        connection.exec_driver_sql(f"DROP FUNCTION IF EXISTS {function}")
+        for function in ("add_partitions", "drop_partitions", "notify"):
+            name = names.render(f'{{schema}}."{{outbox.name}}_{function}"', "postgres")
+            connection.exec_driver_sql(f"DROP FUNCTION IF EXISTS {name}")
 
 
 def open_sqlite(path: str) -> sqlite3.Connection:

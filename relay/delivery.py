@@ -1,95 +1,266 @@
-"""Getting a batch to Kafka: acknowledged, or parked with a reason. The order of each key holds throughout."""
+"""Batches on their way to Kafka: several at once, acknowledged or parked, each key in order throughout.
 
-from collections.abc import Callable, Sequence
-from collections.abc import Set as AbstractSet
+    take_off ──▶ in the air ──▶ land ──▶ landed ──▶ settled
+                     │
+                     └─ a failure: sort_out, one publication at a time
 
+The publisher sends nothing past a failure, so all that is left after one can be sent again in order: what
+was refused is parked, and what must wait behind it too.
+"""
+
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from ..messaging.clock import Clock
 from ..messaging.errors import InvalidRecord, PostroomError, Refused, Verdict
 from ..messaging.observer import Observer
 from ..messaging.ports import Publication, Publisher
 from ..messaging.records import OutgoingRecord
 from ..outbox.entry import LogRow
-from ..outbox.log import Refusal
+from ..outbox.log import Batch, Holds, Refusal, payload_bytes
+from .settings import OnRefused
 
-Held = AbstractSet[tuple[str, bytes]]
+#: For how long a topic that does not take messages is not tried again, in seconds.
+_CLOSED_FOR = 10.0
+
+Wait = Callable[[Publication], None]
+
+
+@dataclass(slots=True)
+class Flight:
+    """A batch on its way. ``rows`` were handed over in this order; ``refusals`` are to be parked.
+
+    ``bytes``: of its payloads. ``free``: the database has let it go, so only what is refused from now on holds it.
+    """
+
+    batch: Batch
+    began: float
+    bytes: int
+    rows: Sequence[LogRow] = ()
+    publication: Publication | None = None
+    refusals: list[Refusal] = field(default_factory=list)
+    free: bool = False
 
 
 class Delivery:
-    """Rows on their way, through as many tries as it takes.
+    """What is in the air, what landed and is not settled, and what must wait.
 
-    ``held`` are topic and key of what must wait behind a parked message; with ``hold``, refusals add to it.
-    ``acknowledged`` are the positions that Kafka has: they are not sent again, also when a batch is read anew
-    since its settling failed. ``wait`` blocks until a publication is resolved, and raises to give up.
+    ``holds`` is what the database says must wait; refusals add to it. ``acknowledged`` is what Kafka has and is not
+    settled, by position and id (after a fail-over that went back in time a position may be another message's), with
+    its shard: it is not sent again when its batch is read anew. ``stopped`` are topics that are to stand still from
+    now on, with the reason.
     """
 
-    def __init__(self, *, hold: bool, observe: Observer, wait: Callable[[Publication], None]) -> None:
-        self.held: Held = frozenset()
-        self.acknowledged: set[int] = set()
-        self._hold = hold
+    def __init__(self, policy: Callable[[str], OnRefused], observe: Observer, clock: Clock) -> None:
+        self.holds = Holds()
+        self.flights: deque[Flight] = deque()
+        self.landed: list[Flight] = []
+        self.acknowledged: dict[tuple[int, str], int] = {}
+        self.stopped: dict[str, str] = {}
+        self.last_answer = clock.monotonic()
+        self._policy = policy
         self._observe = observe
-        self._wait = wait
+        self._clock = clock
+        self._keys: set[tuple[str, bytes]] = set()
+        self._closed: dict[str, tuple[Refused, float]] = {}
 
-    def deliver(
-        self, rows: Sequence[LogRow], publisher: Callable[[], Publisher], released: Held = frozenset()
-    ) -> list[Refusal]:
-        """Returns what is to be parked; all the rest is acknowledged.
+    @property
+    def unsettled(self) -> int:
+        """Messages read and not settled."""
+        return sum(len(flight.batch.rows) for flight in (*self.flights, *self.landed))
 
-        ``publisher`` gives one that works. A publication that stopped in the middle is taken up where it
-        stopped: per key, nothing later was appended. Raises Interrupted or KafkaUnavailable when a try brought
-        nothing at all, what ``wait`` raises, and ConfigurationError; then nothing is to be parked yet.
+    @property
+    def unsettled_bytes(self) -> int:
+        """Their payloads together."""
+        return sum(flight.bytes for flight in (*self.flights, *self.landed))
 
-        ``released`` keys are not waited behind here, and stay in ``held``: until their parked rows are settled,
-        what comes later of them has to wait.
+    @property
+    def idle(self) -> bool:
+        """Nothing is in the air and nothing is to settle."""
+        return not self.flights and not self.landed
+
+    def hold(self, holds: Holds) -> None:
+        """What must wait, as the database knows it now. What was refused and is not settled yet waits on."""
+        keys = frozenset(key for key in holds.keys if self._policy(key[0]) != "park-message")
+        self.holds = Holds(keys, holds.topics)
+        if self.idle:
+            self._keys.clear()
+
+    def keep(self, shards: Collection[int]) -> None:
+        """Only these are ours: what Kafka has of others is for their owners to settle."""
+        if self.acknowledged:
+            self.acknowledged = {row: shard for row, shard in self.acknowledged.items() if shard in shards}
+
+    def take_off(self, batch: Batch, publisher: Callable[[], Publisher], *, free: bool = False) -> None:
+        """Hand a batch over."""
+        flight = Flight(batch, self._clock.monotonic(), payload_bytes(batch.rows), free=free)
+        rows, records = self._encode(flight, batch.rows)
+        if records:
+            flight.publication = publisher().send(records)
+            flight.rows = rows
+        self.flights.append(flight)
+
+    def land(self) -> bool:
+        """Note what Kafka acknowledged, in order; False when something failed, for ``sort_out``."""
+        while self.flights:
+            flight = self.flights[0]
+            if flight.publication is not None:
+                if not flight.publication.wait(0):
+                    return True
+                self.last_answer = self._clock.monotonic()
+                if flight.publication.errors():
+                    return False
+                self._published(flight.rows)
+            self.landed.append(self.flights.popleft())
+        return True
+
+    def sort_out(self, publisher: Callable[[], Publisher], wait: Wait) -> None:
+        """After a failure: land all that is in the air, the rest of it one publication at a time.
+
+        Raises Interrupted or KafkaUnavailable when a try brought nothing at all, what ``wait`` raises, and
+        ConfigurationError; what Kafka has is in ``acknowledged`` then.
         """
-        refusals: dict[int, Refusal] = {}
-        held = set(self.held - released)
-        waiting = [row for row in rows if row.position not in self.acknowledged]
-        while waiting:
-            sent, records = self._encode(waiting, held, refusals)
-            if not sent:
-                break
-            publication = publisher().send(records)
-            self._wait(publication)
-            errors = publication.errors()
-            self.acknowledged.update(row.position for index, row in enumerate(sent) if index not in errors)
-            self._observe("published", count=len(sent) - len(errors), positions=(sent[0].position, sent[-1].position))
-            waiting = []
-            for index, error in sorted(errors.items()):
-                if isinstance(error, Refused):
-                    self._refuse(sent[index], error, held, refusals)
-                elif error.verdict is Verdict.CRASH:
-                    raise error
-                else:
-                    waiting.append(sent[index])
-            if waiting:
-                error = next(error for error in errors.values() if not isinstance(error, Refused))
-                self._observe("interrupted", count=len(waiting), error=error)
-                if len(waiting) == len(sent):
-                    raise error
-        self.held |= held
-        return [refusals[position] for position in sorted(refusals)]
+        waiting, errors = self._failed(wait)
+        while waiting := self._sift(waiting, errors):
+            publisher().recover()
+            publication = publisher().send([row.record() for _, row in waiting])
+            wait(publication)
+            failed = publication.errors()
+            self._acknowledge([row for index, (_, row) in enumerate(waiting) if index not in failed])
+            errors = {waiting[index][1].position: error for index, error in failed.items()}
+            if len(failed) == len(waiting) and not any(isinstance(error, Refused) for error in failed.values()):
+                raise failed[0]
+            waiting = [waiting[index] for index in sorted(failed)]
+        publisher().recover()
+        self.landed += self.flights
+        self.flights.clear()
 
-    def _encode(
-        self, rows: Sequence[LogRow], held: set[tuple[str, bytes]], refusals: dict[int, Refusal]
-    ) -> tuple[list[LogRow], list[OutgoingRecord]]:
+    def abandon(self, resolve: Callable[[Publication], bool]) -> None:
+        """Forget all that is not settled, but what Kafka has of it. ``resolve`` waits for an answer, or gives up."""
+        for flight in self.flights:
+            if flight.publication is not None and resolve(flight.publication):
+                failed = flight.publication.errors()
+                self._acknowledge([row for index, row in enumerate(flight.rows) if index not in failed])
+        refused = {refusal.row.position for flight in self.landed for refusal in flight.refusals}
+        for flight in self.landed:
+            self._remember(row for row in flight.batch.rows if row.position not in refused)
+        self.flights.clear()
+        self.landed.clear()
+        self.stopped.clear()
+
+    def settled(self) -> None:
+        """The database has it all."""
+        if self.acknowledged:
+            for flight in self.landed:
+                for row in flight.batch.rows:
+                    self.acknowledged.pop((row.position, row.id), None)
+        self.landed.clear()
+        if self.stopped:
+            self.holds = Holds(self.holds.keys, self.holds.topics | self.stopped.keys())
+            self.stopped.clear()
+
+    def _failed(self, wait: Wait) -> tuple[list[tuple[Flight, LogRow]], dict[int, PostroomError]]:
+        """What in the air was not acknowledged, in order, and why by position."""
+        waiting: list[tuple[Flight, LogRow]] = []
+        errors: dict[int, PostroomError] = {}
+        for flight in self.flights:
+            if flight.publication is None:
+                continue
+            wait(flight.publication)
+            failed = flight.publication.errors()
+            rows, flight.publication, flight.rows = flight.rows, None, ()
+            self._acknowledge([row for index, row in enumerate(rows) if index not in failed])
+            errors |= {rows[index].position: error for index, error in failed.items()}
+            waiting += [(flight, rows[index]) for index in sorted(failed)]
+        if errors:
+            self._observe("interrupted", count=len(waiting), error=next(iter(errors.values())))
+        return waiting, errors
+
+    def _sift(
+        self, waiting: list[tuple[Flight, LogRow]], errors: Mapping[int, PostroomError]
+    ) -> list[tuple[Flight, LogRow]]:
+        """Those to send again; the others are refused, or wait behind these."""
+        kept = []
+        for flight, row in waiting:
+            error = errors.get(row.position)
+            if error is not None and error.verdict is Verdict.CRASH:
+                raise error
+            if (behind := self._behind(flight, row)) is not None:
+                flight.refusals.append(behind)
+            elif isinstance(error, Refused):
+                self._refuse(flight, row, error)
+            elif (closed := self._closed_topic(row.topic)) is not None:
+                self._refuse(flight, row, closed)
+            else:
+                kept.append((flight, row))
+        return kept
+
+    def _encode(self, flight: Flight, rows: Sequence[LogRow]) -> tuple[Sequence[LogRow], list[OutgoingRecord]]:
+        """The rows to send and their records; the others are refused or wait, or Kafka has them."""
+        if not (self._keys or self._closed or self.acknowledged or self.stopped or (self.holds and not flight.free)):
+            try:
+                return rows, [row.record() for row in rows]
+            except InvalidRecord:
+                pass  # one by one, to find it
         sent: list[LogRow] = []
         records: list[OutgoingRecord] = []
         for row in rows:
-            if row.key is not None and (row.topic, row.key) in held:
-                refusals[row.position] = Refusal(row, None)
+            if (row.position, row.id) in self.acknowledged:
+                continue
+            if (behind := self._behind(flight, row)) is not None:
+                flight.refusals.append(behind)
+                continue
+            if (closed := self._closed_topic(row.topic)) is not None:
+                self._refuse(flight, row, closed)
                 continue
             try:
-                record = row.record()
+                records.append(row.record())
             except InvalidRecord as error:
-                self._refuse(row, error, held, refusals)
-                continue
-            sent.append(row)
-            records.append(record)
+                self._refuse(flight, row, error)
+            else:
+                sent.append(row)
         return sent, records
 
-    def _refuse(
-        self, row: LogRow, error: PostroomError, held: set[tuple[str, bytes]], refusals: dict[int, Refusal]
-    ) -> None:
-        if row.key is not None and self._hold:
-            held.add((row.topic, row.key))
-        refusals[row.position] = Refusal(row, str(error))
+    def _behind(self, flight: Flight, row: LogRow) -> Refusal | None:
+        """The refusal of a row that only waits."""
+        if row.topic in self.stopped or (not flight.free and row.topic in self.holds.topics):
+            return Refusal(row, None, by_topic=True)
+        key = None if row.key is None else (row.topic, row.key)
+        if key is not None and (key in self._keys or (not flight.free and key in self.holds.keys)):
+            return Refusal(row, None)
+        return None
+
+    def _refuse(self, flight: Flight, row: LogRow, error: Refused) -> None:
+        flight.refusals.append(Refusal(row, str(error)))
+        if error.of_topic and row.topic not in self._closed:
+            self._closed[row.topic] = error, self._clock.monotonic() + _CLOSED_FOR
+        policy = self._policy(row.topic)
+        if policy != "park-message" and row.key is not None:
+            self._keys.add((row.topic, row.key))
+        if policy == "stop":
+            self.stopped.setdefault(row.topic, f"Kafka refused the message at position {row.position}: {error}")
         self._observe("parked", topic=row.topic, id=row.id, position=row.position, error=error)
+
+    def _closed_topic(self, topic: str) -> Refused | None:
+        """Why the topic took no message a moment ago."""
+        if topic not in self._closed:
+            return None
+        error, until = self._closed[topic]
+        if self._clock.monotonic() < until:
+            return error
+        del self._closed[topic]
+        return None
+
+    def _acknowledge(self, rows: Sequence[LogRow]) -> None:
+        if rows:
+            self._remember(rows)
+            self._published(rows)
+
+    def _remember(self, rows: Iterable[LogRow]) -> None:
+        self.acknowledged.update(((row.position, row.id), row.shard) for row in rows)
+
+    def _published(self, rows: Sequence[LogRow]) -> None:
+        if rows:
+            self.last_answer = self._clock.monotonic()
+            self._observe("published", count=len(rows), positions=(rows[0].position, rows[-1].position))

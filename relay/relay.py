@@ -1,44 +1,62 @@
-"""The relay: reads the log, publishes to Kafka, settles.
+"""The relay: reads the log, publishes to Kafka, settles; reading, publishing and settling overlap.
 
-    claim ──▶ read ──▶ publish ──▶ settle ──▶ read …
-      ▲         │          │           │
-      └─────────┴── fenced / unavailable: nothing is burned, start over from the cursors
+    heartbeat ──▶ read ──▶ take off ──▶ land ──▶ settle ──▶ …      one thread; Kafka's client has its own
+        │          │          │          │         │
+        └──────────┴── fenced / unavailable: nothing is burned, begin again from the cursors
+
+A circuit breaker stands before Kafka and the database: what is away pauses the relay (open), after a random
+wait one message is tried (half-open), and when that is settled all goes on (closed).
 
 Observer steps, with their facts:
 
     claimed       shards                       the shards owned changed
     read          count, positions             a batch was read
     published     count, positions             Kafka acknowledged them
-    interrupted   count, error                 publishing stopped in the middle and is taken up
+    interrupted   count, error                 publishing failed in the middle and is sorted out
     parked        topic, id, position, error   Kafka refused a message for good
-    settled       count, parked                the cursors moved past a batch
+    settled       count, parked                the cursors moved past so many
     unparked      count                        parked messages were published after all
     moved_due     count                        delayed messages went into the log
+    pruned        parts                        what the retention no longer holds was dropped
+    transaction_open  pid, application, …      somebody's open transaction keeps its messages waiting
+    not_allowed   duty, error                  the database does not let the relay do a duty
     waiting       seconds                      Kafka has not acknowledged for so long
     paused        error, seconds               a dependency is away; the next try comes after so long
     resumed                                    it is back
+    held_back     reason                       an operator paused the relay
+    stepped_aside error                        its shards were left to relays that reach Kafka
     fenced        error                        a lease was lost
     stopping, stopped                          in phases: finish what is in flight, settle, release, close
 """
 
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable
+from dataclasses import replace
 from uuid import uuid4
 
 from ..messaging.backoff import Backoff
 from ..messaging.clock import Clock, SystemClock
-from ..messaging.errors import DatabaseUnavailable, Fenced, Interrupted, Unavailable
+from ..messaging.errors import Fenced, Interrupted, KafkaUnavailable, Unavailable
+from ..messaging.health import Health
 from ..messaging.lifecycle import Service
 from ..messaging.observer import Observer, unobserved
 from ..messaging.ports import Kafka, Publication, Publisher
-from ..outbox.log import Batch, LogStore, Refusal
-from .delivery import Delivery, Held
-from .settings import RelaySettings
+from ..messaging.rate import TokenBucket
+from ..outbox.log import BATCH_BYTES, MAX_SHARDS, Batch, Claim, LogStore, Report
+from .delivery import Delivery
+from .settings import OnRefused, RelaySettings
+from .upkeep import Upkeep
 
-_PARTITIONS_EVERY = 30.0
 _WAIT_STEP = 0.1
+_LISTEN_STEP = 0.25
+_HEARTBEAT = 1.0
 _TELL_WAITING_EVERY = 5.0
+_CHECKPOINT_EVERY = 30.0
+_LOOK_AFTER_PARKED_EVERY = 60.0
+_NO_RATE = 0.05
+#: The in-flight window's other bound: large messages must not fill the memory.
+_WINDOW_BYTES = 4 * BATCH_BYTES
 
 
 class Relay(Service):
@@ -46,7 +64,7 @@ class Relay(Service):
 
     It runs for ever: an outage of Kafka or the database only pauses it. ``join`` raises what it cannot go
     on with: ConfigurationError, SchemaError, NotAuthorized on the database. Several relays on one log share
-    its shards by lease.
+    its shards by lease. ``health`` answers probes.
     """
 
     def __init__(
@@ -60,119 +78,247 @@ class Relay(Service):
         owner: str | None = None,
     ) -> None:
         super().__init__("postroom-relay")
-        self.settings = settings or RelaySettings()
+        self.settings = settings = settings or RelaySettings()
         self.owner = owner or f"{socket.gethostname()[:40]}:{os.getpid()}:{uuid4().hex[:8]}"
+        self._clock = clock = clock or SystemClock()
+        self.health = Health(
+            stuck_seconds=settings.stuck_seconds,
+            hung_seconds=max(60.0, 4 * settings.lease_seconds, 2 * settings.backoff_cap_seconds),
+            clock=clock,
+        )
         self._store = store
         self._kafka = kafka
         self._observe = observer
-        self._clock = clock or SystemClock()
-        self._reader = store.reader(self.owner, self.settings.lease_seconds)
-        self._backoff = Backoff(self.settings.backoff_base_seconds, self.settings.backoff_cap_seconds)
-        self._hold = self.settings.on_refused == "park-key"
-        self._delivery = Delivery(hold=self._hold, observe=observer, wait=self._wait_for)
+        self._reader = store.reader(self.owner, settings.lease_seconds)
+        self._waker = store.waker() if settings.listen else None
+        self._backoff = Backoff(settings.backoff_base_seconds, settings.backoff_cap_seconds)
+        self._delivery = Delivery(self._policy, observer, clock)
+        self._upkeep = Upkeep(store, settings, observer, clock)
+        self._bucket = TokenBucket(clock)
         self._publisher: Publisher | None = None
-        self._shards: frozenset[int] = frozenset()
+        self._claim = Claim()
         self._lease_ends = 0.0
         self._heartbeat_at = 0.0
-        self._upkeep_at = 0.0
-        self._partitions_at = 0.0
+        self._checkpoint_at = 0.0
+        self._parked_at = 0.0
+        self._not_before = 0.0
+        self._settle_at: float | None = None
         self._idle = 0.0
         self._failures = 0
+        self._able = True
+        self._away_since: float | None = None
+        self._told_waiting = 0.0
+        self._published = 0
+        self._rate = 0.0
+        self._measured = (clock.monotonic(), 0)
+        self._others = 0
+        self._broken = False
         self._give_up_at: float | None = None
 
     def _run(self) -> None:
         try:
             while not self._stopping.is_set():
-                try:
-                    self._cycle()
-                except Unavailable as error:
-                    self._pause(error)
-                except Fenced as error:
-                    self._observe("fenced", error=error)
-                    self._drop_publisher(0)
-                    self._heartbeat_at = 0.0
-                except Interrupted as error:
-                    if not self._stopping.is_set():
-                        self._pause(error)
-        finally:
+                self.health.beat()
+                self._guarded_cycle(self._cycle)
+            self.health.became("stopping")
             self._observe("stopping")
-            self._drop_publisher(0)
+            self._guarded_cycle(self._finish)
+        finally:
+            self._drop_publisher()
             self._reader.release()
             self._reader.close()
+            if self._waker is not None:
+                self._waker.close()
             self._store.close()
+            self.health.became("stopped")
             self._observe("stopped")
+
+    def _guarded_cycle(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except Fenced as error:
+            self._observe("fenced", error=error)
+            self.health.became("fenced", str(error))
+            self._begin_again()
+        except (Unavailable, Interrupted) as error:
+            self._begin_again()
+            if not self._stopping.is_set():
+                self._pause(error)
 
     def _cycle(self) -> None:
         self._heartbeat()
-        if not self._shards:
+        if self._clock.monotonic() < self._not_before:
+            self._clock.wait(self._stopping, min(_WAIT_STEP, self._not_before - self._clock.monotonic()))
+            return
+        if not self._able:
+            self._probe()
+            return
+        if not self._claim.shards:
+            others = self._claim.others
+            self.health.became("standby", f"{others} others have the shards" if others else "for leases to run out")
             self._rest()
             return
-        self._upkeep()
-        batch = self._reader.read(self.settings.batch_size)
+        if 0 in self._claim.shards:
+            self._upkeep.run()
+        self._land()
+        if self._claim.surplus and not self._delivery.acknowledged:  # else it would be published again
+            self._hand_over()
+        elif self._claim.control.paused is not None:
+            self._hold_back(self._claim.control.paused)
+        else:
+            if self._clock.monotonic() >= self._parked_at:
+                self._release_parked()
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """Read the next batch and hand it to Kafka, if there is room for it."""
+        control, settings = self._claim.control, self.settings
+        batch_size = 1 if self._failures else control.batch_size or settings.batch_size
+        self._bucket.limit(None if control.rate is None else max(control.rate * self._claim.share, 0.001))
+        limit = self._bucket.available(min(batch_size, settings.max_in_flight - self._delivery.unsettled))
+        if limit <= 0 or self._delivery.unsettled_bytes >= _WINDOW_BYTES:
+            self._await_answer(_WAIT_STEP if control.rate is None else settings.poll_max_seconds)
+            return
+        batch = self._reader.read(limit)
         if batch.caught_up:
+            if not self._delivery.idle:
+                self._await_answer(settings.poll_min_seconds)
+                return
             self._healthy()
+            self.health.became("running", "caught up")
+            self.health.waiting(work=False)
+            self._checkpoint()
             self._rest()
             return
         self._idle = 0.0
-        refusals: Sequence[Refusal] = ()
+        self.health.waiting(work=True)
         if batch.rows:
             self._observe("read", count=len(batch.rows), positions=(batch.rows[0].position, batch.rows[-1].position))
-            refusals = self._delivery.deliver(batch.rows, self._ready_publisher)
-        self._settle(batch, refusals)
-        self._healthy()
+            self._bucket.take(len(batch.rows))
+        self._delivery.take_off(batch, self._ready_publisher)
 
-    def _settle(self, batch: Batch, refusals: Sequence[Refusal]) -> None:
-        self._reader.settle(batch, refusals)
-        self._delivery.acknowledged.difference_update([row.position for row in batch.rows])
-        if batch.rows:
-            self._observe("settled", count=len(batch.rows), parked=len(refusals))
+    def _land(self) -> None:
+        """Note what Kafka acknowledged, and settle it when it is time."""
+        delivery = self._delivery
+        if not delivery.land():
+            delivery.sort_out(self._ready_publisher, self._wait_for)
+        if not delivery.landed:
+            self._look_for_silence()
+            return
+        now = self._clock.monotonic()
+        if self._settle_at is None:
+            self._settle_at = now + self.settings.settle_seconds
+        landed = sum(len(flight.batch.rows) for flight in delivery.landed)
+        if now >= self._settle_at or landed >= self.settings.batch_size or not delivery.flights or delivery.stopped:
+            self._settle()
+
+    def _settle(self) -> None:
+        delivery = self._delivery
+        if not delivery.landed:
+            return
+        self._stop_topics()
+        refusals = [refusal for flight in delivery.landed for refusal in flight.refusals]
+        batches = [flight.batch for flight in delivery.landed]
+        self._reader.settle(batches, refusals)
+        count = sum(len(batch.rows) for batch in batches)
+        self._settle_at = None
+        delivery.settled()
+        if count:
+            self._published += count - len(refusals)
+            self.health.progressed()
+            self.health.became("running")
+            self._observe("settled", count=count, parked=len(refusals))
+            self._healthy()
+
+    def _drain(self) -> None:
+        """Settle all that is in the air."""
+        while not self._delivery.idle:
+            if self._delivery.flights and (publication := self._delivery.flights[0].publication) is not None:
+                self._wait_for(publication)
+            self._settle_at = 0.0
+            self._land()
 
     def _heartbeat(self) -> None:
-        """Renew the leases, take free ones. Raises Fenced when one was lost."""
+        """Renew the leases, learn what operators ask. Raises Fenced when a lease was lost."""
         now = self._clock.monotonic()
         if now < self._heartbeat_at:
             return
-        claimed = self._reader.claim()
-        if claimed != self._shards:
+        self._measure(now)
+        claim = self._reader.claim(
+            Report(self._able, self.health.state, self.health.detail, self._published, self._rate)
+        )
+        before = self._claim
+        if claim.shards - before.shards:
             # First what waits behind parked messages: without knowing it, the new shards must not be read.
-            self._delivery.held = self._held_keys()
-            self._observe("claimed", shards=sorted(claimed))
-        lost, self._shards = self._shards - claimed, claimed
+            self._delivery.hold(self._reader.holds())
+            self._parked_at = 0.0
+        if claim.shards != before.shards:
+            self._observe("claimed", shards=sorted(claim.shards))
+        if (claim.control.topics, claim.control.revision) != (before.control.topics, before.control.revision):
+            self._parked_at = 0.0
+        self._claim = claim
+        self._delivery.keep(claim.shards)
+        self._others = claim.others
         self._lease_ends = now + self.settings.lease_seconds
-        self._heartbeat_at = now + self.settings.lease_seconds / 3
-        if lost:
+        self._heartbeat_at = now + min(_HEARTBEAT, self.settings.lease_seconds / 3)
+        if lost := before.shards - claim.shards:
             raise Fenced(f"The lease of {len(lost)} shards ran out and another relay took them.")
 
-    def _upkeep(self) -> None:
-        now = self._clock.monotonic()
-        if now < self._upkeep_at:
-            return
-        self._upkeep_at = now + self.settings.upkeep_seconds
-        if 0 in self._shards:  # one relay, so that the order in which messages are due is kept
-            if moved := self._store.move_due():
-                self._observe("moved_due", count=moved)
-            if now >= self._partitions_at:
-                self._partitions_at = now + _PARTITIONS_EVERY
-                self._store.add_partitions()
-        self._release_parked()
+    def _measure(self, now: float) -> None:
+        """Messages per second of late, for the report."""
+        seconds, count = now - self._measured[0], self._published - self._measured[1]
+        if seconds > 0:
+            self._rate = 0.5 * self._rate + 0.5 * count / seconds
+            self._rate = self._rate if self._rate >= _NO_RATE else 0.0
+        self._measured = (now, self._published)
+
+    def _hand_over(self) -> None:
+        """Another relay has less than its share: settle all, and leave it some shards."""
+        self._drain()
+        shards = sorted(self._claim.shards)
+        keep = max(0, len(shards) - self._claim.surplus)
+        self._reader.release(shards[keep:])
+        self._claim = replace(self._claim, shards=frozenset(shards[:keep]), surplus=0)
+        self._observe("claimed", shards=shards[:keep])
+
+    def _hold_back(self, reason: str) -> None:
+        """An operator wants nothing published."""
+        self._drain()
+        if self.health.state != "paused":
+            self._observe("held_back", reason=reason)
+        self.health.became("paused", f"by an operator: {reason}")
+        self._clock.wait(self._stopping, _WAIT_STEP)
 
     def _release_parked(self) -> None:
-        """Publish what an operator asked for, with what waited behind it, in order."""
-        ready = [parked for parked in self._store.releasable() if parked.row.shard in self._shards]
+        """Publish what operators let go, with what waited behind it, in order; know anew what must wait."""
+        self._drain()
+        delivery = self._delivery
+        self._parked_at = self._clock.monotonic() + _LOOK_AFTER_PARKED_EVERY
+        ready = self._store.releasable(self._claim.shards, self.settings.batch_size)
         if ready:
             rows = [parked.row for parked in ready]
-            released = {(row.topic, row.key) for row in rows if row.key is not None}
-            refusals = self._delivery.deliver(rows, self._ready_publisher, released)
-            again = {refusal.row.position for refusal in refusals}
+            delivery.take_off(Batch(rows), self._ready_publisher, free=True)
+            flight = delivery.flights[-1]
+            if flight.publication is not None:
+                self._wait_for(flight.publication)
+            if not delivery.land():
+                delivery.sort_out(self._ready_publisher, self._wait_for)
+            self._stop_topics()
+            self._reader.settle([], flight.refusals)
+            again = {refusal.row.position for refusal in flight.refusals}
             published = [row.position for row in rows if row.position not in again]
-            self._reader.settle(Batch([]), refusals)
-            self._store.discard(published)
-            self._delivery.acknowledged.difference_update(published)
+            self._store.unpark(published)
+            delivery.settled()
+            self._published += len(published)
+            self.health.progressed()
             self._observe("unparked", count=len(published))
-        self._delivery.held = self._held_keys()
+            self._parked_at = 0.0  # there may be more
+        delivery.hold(self._reader.holds())
 
-    def _held_keys(self) -> Held:
-        return self._store.held_keys() if self._hold else frozenset()
+    def _stop_topics(self) -> None:
+        """Make the topics stand still whose policy is to stop at a refused message, before it is settled."""
+        for topic, reason in self._delivery.stopped.items():
+            self._store.pause(topic, reason, self.owner)
 
     def _ready_publisher(self) -> Publisher:
         """The publisher, if the lease still stands: what is sent after it ended could be sent twice."""
@@ -180,43 +326,135 @@ class Relay(Service):
             raise Fenced("The lease ran out before the batch was published.")
         if self._publisher is None:
             self._publisher = self._kafka.publisher()
+        elif self._broken:
+            self._publisher.recover()
+        self._broken = False
         return self._publisher
 
-    def _wait_for(self, publication: Publication) -> None:
-        """Until Kafka has answered for each record, keeping the lease. Raises Fenced, Interrupted (stopping)."""
-        began = told = self._clock.monotonic()
-        while not publication.wait(_WAIT_STEP):
-            now = self._clock.monotonic()
-            if now - told >= _TELL_WAITING_EVERY:
-                told = now
-                self._observe("waiting", seconds=round(now - began, 1))
-            if self._stopping.is_set():
-                self._give_up_at = self._give_up_at or now + self.settings.shutdown_seconds
-                if now >= self._give_up_at:
-                    raise Interrupted("Kafka did not answer before the relay had to stop.")
-            try:
-                self._heartbeat()
-            except DatabaseUnavailable:
-                if now >= self._lease_ends:
-                    raise Fenced("The lease ran out while neither Kafka nor the database answered.") from None
+    def _await_answer(self, seconds: float) -> None:
+        """Wait for Kafka, or only for time to pass."""
+        flights = self._delivery.flights
+        if flights and (publication := flights[0].publication) is not None:
+            publication.wait(seconds)
+        elif not self._delivery.landed:
+            self._clock.wait(self._stopping, seconds)
 
-    def _drop_publisher(self, timeout: float) -> None:
+    def _wait_for(self, publication: Publication) -> None:
+        """Until Kafka has answered, keeping the lease. Raises Fenced, KafkaUnavailable, Interrupted (stopping)."""
+        while not publication.wait(_WAIT_STEP):
+            self.health.beat()
+            self._look_for_silence()
+            if self._past_shutdown():
+                raise Interrupted("Kafka did not answer before the relay had to stop.")
+            self._heartbeat()
+
+    def _look_for_silence(self) -> None:
+        """Tell when Kafka does not answer; after a while leave the shards to relays that it may answer."""
+        flights = self._delivery.flights
+        if not flights:
+            return
+        now = self._clock.monotonic()
+        silent = now - max(flights[0].began, self._delivery.last_answer)
+        if silent >= _TELL_WAITING_EVERY and now - self._told_waiting >= _TELL_WAITING_EVERY:
+            self._told_waiting = now
+            self._observe("waiting", seconds=round(silent, 1))
+        if silent >= self.settings.step_aside_seconds and self._others and not self._stopping.is_set():
+            self._away_since = now - silent
+            self._drop_publisher()
+            raise KafkaUnavailable(f"Kafka has not answered for {silent:.0f} s.")
+
+    def _begin_again(self) -> None:
+        """Nothing of ours is sure any more: begin from the cursors, but send nothing that Kafka has."""
+        self._delivery.abandon(self._resolve)
+        self._reader.rewind()
+        self._claim = Claim(control=self._claim.control)
+        self._heartbeat_at = 0.0
+        self._settle_at = None
+        self._broken = True
+
+    def _resolve(self, publication: Publication) -> bool:
+        """Wait for an answer while the lease lasts; then it is given up."""
+        while not publication.wait(_WAIT_STEP):
+            self.health.beat()
+            if self._clock.monotonic() >= self._lease_ends or self._past_shutdown():
+                self._drop_publisher()
+                return publication.wait(_WAIT_STEP)
+        return True
+
+    def _finish(self) -> None:
+        """Settle what is in the air, as far as Kafka answers in time."""
+        self._give_up_at = self._clock.monotonic() + self.settings.shutdown_seconds
+        try:
+            self._drain()
+        except Interrupted:
+            self._delivery.land()
+            self._settle()
+
+    def _past_shutdown(self) -> bool:
+        if not self._stopping.is_set():
+            return False
+        now = self._clock.monotonic()
+        self._give_up_at = self._give_up_at or now + self.settings.shutdown_seconds
+        return now >= self._give_up_at
+
+    def _drop_publisher(self) -> None:
         if self._publisher is not None:
-            self._publisher.close(timeout)
+            self._publisher.close(0)
             self._publisher = None
+
+    def _checkpoint(self) -> None:
+        """Nothing is in flight: let the cursors in the database follow, so that old partitions can be dropped."""
+        self._delivery.acknowledged.clear()
+        now = self._clock.monotonic()
+        if now >= self._checkpoint_at:
+            self._checkpoint_at = now + _CHECKPOINT_EVERY
+            self._reader.checkpoint()
 
     def _rest(self) -> None:
         settings = self.settings
         self._idle = min(max(self._idle * 2, settings.poll_min_seconds), settings.poll_max_seconds)
-        self._clock.wait(self._stopping, self._idle)
+        if self._waker is None:
+            self._clock.wait(self._stopping, self._idle)
+            return
+        left = self._idle
+        while left > 0 and not self._stopping.is_set():
+            step = min(left, _LISTEN_STEP)
+            if self._waker.wait(step):
+                self._idle = 0.0
+                return
+            left -= step
 
     def _pause(self, error: Exception) -> None:
+        """Open the breaker: nothing is tried until a random while has passed. The lease is kept meanwhile."""
         self._failures += 1
         delay = self._backoff.delay(self._failures)
+        self.health.became("unavailable", str(error))
         self._observe("paused", error=error, seconds=round(delay, 3))
-        self._clock.wait(self._stopping, delay)
+        now = self._clock.monotonic()
+        if isinstance(error, KafkaUnavailable | Interrupted):
+            self._away_since = self._away_since or now
+            if self._able and self._others and now - self._away_since >= self.settings.step_aside_seconds:
+                self._able = False
+                self._drop_publisher()
+                self._reader.release(sorted(range(MAX_SHARDS)))
+                self._observe("stepped_aside", error=error)
+            self._not_before = now + delay
+        else:
+            self._clock.wait(self._stopping, delay)
+
+    def _probe(self) -> None:
+        """Having stepped aside, see whether Kafka answers again."""
+        self._publisher = self._kafka.publisher()
+        self._able = True
+        self._heartbeat_at = 0.0
+        self._healthy()
 
     def _healthy(self) -> None:
+        """Close the breaker."""
+        self._away_since = None
         if self._failures:
             self._failures = 0
             self._observe("resumed")
+
+    def _policy(self, topic: str) -> OnRefused:
+        return self.settings.on_refused_by_topic.get(topic, self.settings.on_refused)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from kafka import errors as kafka
 
+from postroom.messaging.clock import SystemClock
 from postroom.messaging.errors import (
     ConfigurationError,
     DatabaseUnavailable,
@@ -22,46 +23,67 @@ from postroom.messaging.kafkapython.errors import translate
 from postroom.messaging.observer import unobserved
 from postroom.messaging.records import OutgoingRecord
 from postroom.outbox.entry import LogRow
+from postroom.outbox.log import Batch, Holds
 from postroom.outbox.memory import MemoryLog
 from postroom.relay import Relay
 from postroom.relay.delivery import Delivery
+from postroom.relay.settings import OnRefused
 
 Answer = Callable[[Sequence[OutgoingRecord]], Mapping[int, PostroomError]]
 
 
 class Told:
-    """A publisher and its publications."""
+    """A publisher that answers each ``send`` as it is told, and remembers what was sent."""
 
     def __init__(self, *answers: Answer) -> None:
         self.answers = list(answers)
         self.sent: list[list[bytes | None]] = []
-        self._errors: Mapping[int, PostroomError] = {}
+        self.recovered = 0
 
-    def send(self, records: Sequence[OutgoingRecord]) -> "Told":
+    def send(self, records: Sequence[OutgoingRecord]) -> "Answered":
         self.sent.append([record.value for record in records])
-        self._errors = self.answers.pop(0)(records)
-        return self
+        return Answered(self.answers.pop(0)(records) if self.answers else {})
 
-    def wait(self, timeout: float) -> bool:
-        return True
-
-    def errors(self) -> Mapping[int, PostroomError]:
-        return self._errors
+    def recover(self) -> None:
+        self.recovered += 1
 
     def close(self, timeout: float) -> None:
         pass
 
 
-def row(position: int, key: bytes | None = b"k", headers: str = "{}") -> LogRow:
-    return LogRow(0, position, "id", "t", key, "x", b"%d" % position, headers, datetime.now(UTC))
+class Answered:
+    """A publication with its answer; ``open`` while there is none."""
+
+    def __init__(self, errors: Mapping[int, PostroomError]) -> None:
+        self._errors = errors
+        self.open = False
+
+    def wait(self, timeout: float) -> bool:
+        return not self.open
+
+    def errors(self) -> Mapping[int, PostroomError]:
+        return self._errors
 
 
-def delivery(*, hold: bool = True) -> Delivery:
-    return Delivery(hold=hold, observe=unobserved, wait=lambda publication: None)
+def row(position: int, key: bytes | None = b"k", headers: str = "{}", topic: str = "t") -> LogRow:
+    return LogRow(0, position, "id", topic, key, "x", b"%d" % position, headers, datetime.now(UTC))
 
 
-def all_well(records: Sequence[Any]) -> Mapping[int, PostroomError]:
-    return {}
+def delivery(policy: OnRefused = "park-key") -> Delivery:
+    return Delivery(lambda topic: policy, unobserved, SystemClock())
+
+
+def deliver(one: Delivery, told: Told, *batches: Sequence[LogRow]) -> list[tuple[int, str | None]]:
+    """All batches in the air at once, then landed; position and error of what is to be parked."""
+    for rows in batches:
+        one.take_off(Batch(rows), lambda: told)
+    while not one.land():
+        one.sort_out(lambda: told, lambda publication: None)
+    return [(refusal.row.position, refusal.error) for flight in one.landed for refusal in flight.refusals]
+
+
+def interrupted(records: Sequence[Any]) -> Mapping[int, PostroomError]:
+    return {n: Interrupted("halted") for n in range(len(records))}
 
 
 def from_second(error: PostroomError) -> Answer:
@@ -69,111 +91,199 @@ def from_second(error: PostroomError) -> Answer:
     return lambda records: {1: error, **{n: Interrupted("halted") for n in range(2, len(records))}}
 
 
-def test_all_that_is_acknowledged_is_not_sent_again() -> None:
-    told, one = Told(all_well, all_well), delivery()
-
-    assert one.deliver([row(1), row(2)], lambda: told) == []
-    assert one.deliver([row(1), row(2), row(3)], lambda: told) == []
-    assert told.sent == [[b"1", b"2"], [b"3"]]
-
-
 def test_what_was_interrupted_is_taken_up_where_it_stopped() -> None:
-    told, one = Told(from_second(Interrupted("cut")), all_well), delivery()
+    told, one = Told(from_second(Interrupted("cut"))), delivery()
 
-    assert one.deliver([row(1), row(2), row(3)], lambda: told) == []
+    assert deliver(one, told, [row(1), row(2), row(3)]) == []
     assert told.sent == [[b"1", b"2", b"3"], [b"2", b"3"]]
+    assert told.recovered
+
+
+def test_a_failure_in_the_middle_of_several_batches_leaves_every_key_in_order() -> None:
+    told, one = Told(from_second(RecordTooLarge("large")), interrupted, interrupted), delivery()
+    batches = [row(1), row(2), row(3)], [row(4, b"other"), row(5)], [row(6, b"other"), row(7, None), row(8)]
+
+    assert deliver(one, told, *batches) == [(2, "large"), (3, None), (5, None), (8, None)]
+    assert told.sent[3:] == [[b"4", b"6", b"7"]], "what is left goes again, in order, without the key"
+    assert one.idle is False
+    assert one.unsettled == 8
+
+
+def test_only_the_head_lands_while_others_are_in_the_air() -> None:
+    told, one = Told(), delivery()
+    one.take_off(Batch([row(1)]), lambda: told)
+    one.take_off(Batch([row(2)]), lambda: told)
+    one.take_off(Batch([row(3)]), lambda: told)
+    second = one.flights[1].publication
+    assert isinstance(second, Answered)
+    second.open = True
+
+    assert one.land()
+    assert [flight.batch.rows[0].position for flight in one.landed] == [1]
+    second.open = False
+    assert one.land()
+    assert [flight.batch.rows[0].position for flight in one.landed] == [1, 2, 3]
 
 
 def test_a_refused_message_holds_its_key_and_no_other() -> None:
-    told, one = Told(from_second(RecordTooLarge("large")), all_well), delivery()
-    rows = [row(1), row(2), row(3), row(4, b"other"), row(5, None)]
+    told, one = Told(from_second(RecordTooLarge("large"))), delivery()
 
-    refusals = one.deliver(rows, lambda: told)
+    refusals = deliver(one, told, [row(1), row(2), row(3), row(4, b"other"), row(5, None)])
 
-    assert [(refusal.row.position, refusal.error) for refusal in refusals] == [(2, "large"), (3, None)]
+    assert refusals == [(2, "large"), (3, None)]
     assert told.sent[1:] == [[b"4", b"5"]]
-    assert one.held == {("t", b"k")}
+    one.settled()
+    assert deliver(one, told, [row(6), row(7, b"other")]) == [(6, None)], "later ones wait as well"
 
 
-def test_without_holding_only_the_refused_message_is_parked() -> None:
-    told, one = Told(from_second(UnknownTopic("unknown")), all_well), delivery(hold=False)
+def test_with_park_message_only_the_refused_message_is_parked() -> None:
+    told, one = Told(from_second(RecordTooLarge("large"))), delivery("park-message")
+    one.hold(Holds(keys=frozenset({("t", b"k")})))
 
-    refusals = one.deliver([row(1), row(2), row(3)], lambda: told)
-
-    assert [(refusal.row.position, refusal.error) for refusal in refusals] == [(2, "unknown")]
+    assert deliver(one, told, [row(1), row(2), row(3)]) == [(2, "large")]
     assert told.sent[1:] == [[b"3"]]
+
+
+def test_with_stop_the_whole_topic_stands_still_and_others_go_on() -> None:
+    told, one = Told(from_second(RecordTooLarge("large"))), delivery("stop")
+    rows = [row(1, b"a"), row(2, b"b"), row(3, b"c"), row(4, b"c", topic="other")]
+
+    assert deliver(one, told, rows) == [(2, "large"), (3, None)]
+    assert [refusal.by_topic for flight in one.landed for refusal in flight.refusals] == [False, True]
+    assert "position 2" in one.stopped["t"]
+    one.settled()
+    assert deliver(one, told, [row(5, b"d")]) == [(5, None)], "before the database tells so, too"
+
+
+def test_a_topic_that_takes_nothing_is_not_tried_for_each_message() -> None:
+    told, one = Told(from_second(UnknownTopic("unknown"))), delivery()
+    rows = [row(n, b"%d" % n) for n in range(1, 100)]
+
+    assert len(deliver(one, told, rows)) == 98
+    assert len(told.sent) == 1
 
 
 @pytest.mark.parametrize("error", [Interrupted("cut"), KafkaUnavailable("away")])
 def test_a_try_that_brings_nothing_is_left_to_the_caller_to_pace(error: PostroomError) -> None:
-    told, one = Told(lambda records: dict.fromkeys(range(len(records)), error)), delivery()
+    nothing: Answer = lambda records: dict.fromkeys(range(len(records)), error)  # noqa: E731
+    told, one = Told(nothing, nothing), delivery()
 
     with pytest.raises(type(error)):
-        one.deliver([row(1), row(2)], lambda: told)
+        deliver(one, told, [row(1), row(2)])
 
 
-def test_a_refusal_counts_only_when_the_batch_comes_through() -> None:
-    """Otherwise the row would come again as one that merely waits behind itself."""
-    nothing = lambda records: dict.fromkeys(range(len(records)), Interrupted("cut"))  # noqa: E731
-    told, one = Told(from_second(RecordTooLarge("large")), nothing), delivery()
+def test_what_kafka_has_is_not_sent_again_when_the_batch_is_read_anew() -> None:
+    told, one = Told(from_second(Interrupted("cut")), interrupted), delivery()
+    rows = [row(1), row(2), row(3)]
+    with pytest.raises(Interrupted):
+        deliver(one, told, rows)
+    one.abandon(lambda publication: True)
+    assert one.idle
+
+    assert deliver(one, told, rows) == []
+    assert told.sent[2:] == [[b"2", b"3"]]
+    one.settled()
+    assert one.acknowledged == {}
+
+
+def test_what_landed_and_could_not_be_settled_is_not_sent_again_but_what_was_refused_is() -> None:
+    """Otherwise the refused row would be lost: it is in neither Kafka nor the parking lot."""
+    told, one = Told(from_second(RecordTooLarge("large"))), delivery()
     rows = [row(1), row(2), row(3, b"other")]
-    with pytest.raises(Interrupted):
-        one.deliver(rows, lambda: told)
-    assert one.held == set()
-    told.answers = [lambda records: {0: RecordTooLarge("large"), 1: Interrupted("halted")}, all_well]
+    assert deliver(one, told, rows) == [(2, "large")]
+    one.abandon(lambda publication: True)
+    one.hold(Holds())
+    told.answers = [lambda records: {0: RecordTooLarge("large")}]
 
-    assert [(r.row.position, r.error) for r in one.deliver(rows, lambda: told)] == [(2, "large")]
-
-
-def test_a_released_key_stays_held_until_its_parked_rows_are_settled() -> None:
-    """Whether its delivery comes through or not: a later message must not overtake what is still parked."""
-    nothing = lambda records: dict.fromkeys(range(len(records)), Interrupted("cut"))  # noqa: E731
-    told, one = Told(nothing, all_well), delivery()
-    one.held = {("t", b"k")}
-    with pytest.raises(Interrupted):
-        one.deliver([row(1)], lambda: told, {("t", b"k")})
-    assert one.held == {("t", b"k")}
-
-    assert one.deliver([row(1)], lambda: told, {("t", b"k")}) == []
-    assert one.held == {("t", b"k")}
-    assert [(r.row.position, r.error) for r in one.deliver([row(2)], lambda: told)] == [(2, None)]
+    assert deliver(one, told, rows) == [(2, "large")]
+    assert told.sent[2:] == [[b"2"]]
 
 
-def test_shards_are_not_taken_before_it_is_known_what_waits_in_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    log = MemoryLog()
-    relay = Relay(log, connect(KafkaOptions("127.0.0.1:1")))
-    answers: list[Any] = [DatabaseUnavailable("cut"), frozenset({("t", b"k")})]
+def test_after_a_fail_over_that_went_back_in_time_another_message_at_the_same_position_is_sent() -> None:
+    told, one = Told(), delivery()
+    one.take_off(Batch([row(1)]), lambda: told)
+    one.abandon(lambda publication: True)
+    one.take_off(Batch([row(1)._replace(id="another")]), lambda: told)
 
-    def held_keys() -> Any:
-        answer = answers.pop(0)
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
+    assert told.sent == [[b"1"], [b"1"]]
 
-    monkeypatch.setattr(log, "held_keys", held_keys)
-    with pytest.raises(DatabaseUnavailable):
-        relay._heartbeat()
-    assert relay._shards == frozenset()
-    relay._heartbeat()
 
-    assert relay._shards == {0}
-    assert relay._delivery.held == {("t", b"k")}
+def test_what_kafka_has_of_shards_that_went_to_others_is_forgotten() -> None:
+    told, one = Told(), delivery()
+    one.take_off(Batch([row(1), row(2)._replace(shard=1)]), lambda: told)
+    one.abandon(lambda publication: True)
+    one.keep({1})
+
+    assert list(one.acknowledged.values()) == [1]
+
+
+def test_what_gets_no_answer_before_it_is_given_up_is_sent_again() -> None:
+    told, one = Told(), delivery()
+    one.take_off(Batch([row(1)]), lambda: told)
+    one.abandon(lambda publication: False)
+
+    assert deliver(one, told, [row(1)]) == []
+    assert told.sent == [[b"1"], [b"1"]]
+
+
+def test_what_the_database_let_go_is_published_although_its_key_is_held() -> None:
+    told, one = Told(), delivery()
+    one.hold(Holds(keys=frozenset({("t", b"k")}), topics=frozenset({"u"})))
+    one.take_off(Batch([row(1), row(2, topic="u")]), lambda: told, free=True)
+    assert one.land()
+
+    assert told.sent == [[b"1", b"2"]]
+    one.settled()
+    assert deliver(one, told, [row(3), row(4, topic="u")]) == [(3, None), (4, None)], (
+        "later ones wait until it is settled"
+    )
+
+
+def test_what_is_refused_again_after_it_was_let_go_holds_what_follows_it() -> None:
+    told, one = Told(lambda records: {0: RecordTooLarge("large"), 1: Interrupted("halted")}), delivery()
+    one.hold(Holds(keys=frozenset({("t", b"k")})))
+    one.take_off(Batch([row(1), row(2)]), lambda: told, free=True)
+    assert not one.land()
+    one.sort_out(lambda: told, lambda publication: None)
+
+    assert [(r.row.position, r.error) for r in one.landed[0].refusals] == [(1, "large"), (2, None)]
+    assert told.sent == [[b"1", b"2"]]
 
 
 def test_settings_that_kafka_does_not_accept_end_the_relay() -> None:
     told, one = Told(lambda records: {0: ConfigurationError("grant it")}), delivery()
 
     with pytest.raises(ConfigurationError):
-        one.deliver([row(1)], lambda: told)
+        deliver(one, told, [row(1)])
 
 
 def test_a_row_that_cannot_be_encoded_is_refused_and_not_sent() -> None:
-    told, one = Told(all_well), delivery()
+    told, one = Told(), delivery()
 
-    refusals = one.deliver([row(1, headers='{"a": 1}'), row(2), row(3, b"other")], lambda: told)
+    refusals = deliver(one, told, [row(1, headers='{"a": 1}'), row(2), row(3, b"other")])
 
-    assert [(r.row.position, r.error is None) for r in refusals] == [(1, False), (2, True)]
+    assert [(position, error is None) for position, error in refusals] == [(1, False), (2, True)]
     assert told.sent == [[b"3"]]
+
+
+def test_shards_are_not_taken_before_it_is_known_what_waits_in_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    relay = Relay(MemoryLog(), connect(KafkaOptions("127.0.0.1:1")))
+    answers: list[Any] = [DatabaseUnavailable("cut"), Holds(frozenset({("t", b"k")}))]
+
+    def holds() -> Any:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(relay._reader, "holds", holds)
+    with pytest.raises(DatabaseUnavailable):
+        relay._heartbeat()
+    assert relay._claim.shards == frozenset()
+    relay._heartbeat()
+
+    assert relay._claim.shards == {0}
+    assert relay._delivery.holds.keys == {("t", b"k")}
 
 
 @pytest.mark.parametrize(

@@ -7,12 +7,47 @@ INSERT INTO {outbox} (id, topic, key, type, payload, headers) VALUES (:id, :topi
 INSERT INTO {outbox_scheduled} (id, topic, key, type, payload, headers, due_at)
 VALUES (:id, :topic, :key, :type, :payload, :headers, :due_at)
 
+-- name: report
+INSERT INTO {relay_instance} (owner, started_at, seen_at, expires_at, able, state, detail, published, rate)
+VALUES (:owner, :now, :now, :now + :lease, :able, :state, :detail, :published, :rate)
+ON CONFLICT (owner) DO UPDATE
+SET seen_at = excluded.seen_at, expires_at = excluded.expires_at, able = excluded.able, state = excluded.state,
+    detail = excluded.detail, published = excluded.published, rate = excluded.rate
+
+-- name: forget_relays
+DELETE FROM {relay_instance} WHERE expires_at < :now - 600
+
+-- name: others
+SELECT count(*) FROM {relay_instance} WHERE able AND expires_at > :now AND owner <> :owner
+
 -- name: claim
 UPDATE {relay_cursor}
 SET epoch = CASE WHEN owner = :owner THEN epoch ELSE epoch + 1 END,
     owner = :owner, lease_until = :now + :lease
-WHERE owner = :owner OR owner IS NULL OR lease_until < :now
+WHERE owner = :owner OR (:able AND (owner IS NULL OR lease_until < :now))
 RETURNING epoch, position
+
+-- name: control
+SELECT topic, paused, rate, batch_size, revision FROM {relay_control}
+
+-- name: pause
+-- One row where something changed; then `note` records it.
+INSERT INTO {relay_control} AS c (topic, paused, paused_at, paused_by)
+VALUES (:topic, :reason, strftime('%Y-%m-%dT%H:%M:%fZ', 'now'), :actor)
+ON CONFLICT (topic) DO UPDATE
+SET paused = excluded.paused, paused_at = excluded.paused_at, paused_by = excluded.paused_by
+WHERE c.paused IS NOT excluded.paused
+
+-- name: resume
+UPDATE {relay_control} SET paused = NULL, paused_at = NULL, paused_by = NULL
+WHERE topic = :topic AND paused IS NOT NULL
+
+-- name: limit
+UPDATE {relay_control} SET rate = :rate, batch_size = :batch_size, limited_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now'), limited_by = :actor
+WHERE topic = '' AND (rate IS NOT :rate OR batch_size IS NOT :batch_size)
+
+-- name: revise
+UPDATE {relay_control} SET revision = revision + 1 WHERE topic = ''
 
 -- name: page
 SELECT 0, position, id, topic, key, type, payload, headers, created_at
@@ -26,31 +61,68 @@ WHERE owner = :owner AND epoch = :epoch
 -- name: release
 UPDATE {relay_cursor} SET owner = NULL, lease_until = NULL WHERE owner = :owner
 
+-- name: sign_off
+DELETE FROM {relay_instance} WHERE owner = :owner
+
 -- name: park
-INSERT INTO {outbox_parked} (position, id, topic, key, type, payload, headers, created_at, error)
-VALUES (:position, :id, :topic, :key, :type, :payload, :headers, :created_at, :error)
-ON CONFLICT (position) DO UPDATE SET error = excluded.error, retry = 0, parked_at = excluded.parked_at
+INSERT INTO {outbox_parked} (position, id, topic, key, type, payload, headers, created_at, error, by_topic)
+VALUES (:position, :id, :topic, :key, :type, :payload, :headers, :created_at, :error, :by_topic)
+ON CONFLICT (position) DO UPDATE
+SET error = excluded.error, retry = 0, parked_at = excluded.parked_at, by_topic = excluded.by_topic
 
 -- name: parked
-SELECT 0, position, id, topic, key, type, payload, headers, created_at, error, parked_at, retry
-FROM {outbox_parked} ORDER BY position LIMIT :limit
+SELECT 0, position, id, topic, key, type, payload, headers, created_at, error, parked_at, retry, by_topic
+FROM {outbox_parked}
+WHERE position > :after AND (:topic IS NULL OR topic = :topic) AND (:key IS NULL OR key = :key)
+  AND (:refused IS NULL OR (error IS NOT NULL) = :refused)
+ORDER BY position LIMIT :limit
 
 -- name: releasable
-SELECT 0, position, id, topic, key, type, payload, headers, created_at, error, parked_at, retry
+-- Of topics that go on. Without a key: asked for, or it waited for its topic. With one: no row of its key is
+-- refused and not asked for.
+SELECT 0, position, id, topic, key, type, payload, headers, created_at, error, parked_at, retry, by_topic
 FROM {outbox_parked} AS p
-WHERE CASE WHEN p.key IS NULL THEN p.retry ELSE NOT EXISTS (
+WHERE NOT EXISTS (SELECT 1 FROM {relay_control} AS k WHERE k.topic = p.topic AND k.paused IS NOT NULL)
+  AND CASE WHEN p.key IS NULL THEN p.retry OR p.error IS NULL ELSE NOT EXISTS (
     SELECT 1 FROM {outbox_parked} AS h
     WHERE h.topic = p.topic AND h.key = p.key AND h.error IS NOT NULL AND NOT h.retry) END
 ORDER BY position LIMIT :limit
+
+-- name: held_topics
+SELECT topic FROM {relay_control} WHERE paused IS NOT NULL AND topic <> ''
+UNION
+SELECT p.topic FROM {outbox_parked} AS p
+WHERE p.by_topic AND (p.key IS NULL OR NOT EXISTS (
+    SELECT 1 FROM {outbox_parked} AS h
+    WHERE h.topic = p.topic AND h.key = p.key AND h.error IS NOT NULL AND NOT h.retry))
 
 -- name: held_keys
 SELECT DISTINCT topic, key FROM {outbox_parked} WHERE key IS NOT NULL
 
 -- name: retry_parked
-UPDATE {outbox_parked} SET retry = 1 WHERE position = :position
+UPDATE {outbox_parked} SET retry = 1 WHERE position = :position RETURNING topic, position, id
+
+-- name: discard_parked
+DELETE FROM {outbox_parked} WHERE position = :position RETURNING topic, position, id
 
 -- name: delete_parked
 DELETE FROM {outbox_parked} WHERE position = :position
+
+-- name: note
+INSERT INTO {outbox_action} (actor, action, topic, position, message_id, messages, reason)
+VALUES (:actor, :action, :topic, :position, :message_id, :messages, :reason)
+RETURNING id
+
+-- name: note_progress
+-- A long action goes on: how far it came.
+UPDATE {outbox_action} SET position = :position, messages = messages + :messages WHERE id = :id
+
+-- name: outbox_actions
+SELECT id, at, actor, action, topic, position, message_id, messages, reason
+FROM {outbox_action}
+WHERE (:action IS NULL OR action = :action) AND (:topic IS NULL OR topic = :topic)
+  AND (:position IS NULL OR position = :position)
+ORDER BY id DESC LIMIT :limit
 
 -- name: due
 SELECT id, topic, key, type, payload, headers FROM {outbox_scheduled}
@@ -59,9 +131,50 @@ WHERE due_at <= :now ORDER BY due_at, id LIMIT :limit
 -- name: delete_scheduled
 DELETE FROM {outbox_scheduled} WHERE id = :id
 
+-- name: prunable
+-- Rows that can go, their newest; rows that stay since they are young, and since they are not settled.
+SELECT count(*) FILTER (WHERE o.position <= c.position AND o.created_at < :before),
+       max(o.created_at) FILTER (WHERE o.position <= c.position AND o.created_at < :before),
+       count(*) FILTER (WHERE o.position <= c.position AND o.created_at >= :before),
+       count(*) FILTER (WHERE o.position > c.position)
+FROM {outbox} AS o, {relay_cursor} AS c
+
+-- name: prune
+DELETE FROM {outbox} WHERE position <= (SELECT position FROM {relay_cursor}) AND created_at < :before
+
 -- name: backlog
-SELECT count(*), coalesce((julianday('now') - julianday(min(o.created_at))) * 86400, 0)
+SELECT count(*), coalesce((julianday('now') - julianday(min(o.created_at))) * 86400, 0), 1
 FROM {outbox} AS o, {relay_cursor} AS c WHERE o.position > c.position
+
+-- name: head
+SELECT coalesce(max(position), 0) FROM {outbox}
+
+-- name: browse
+-- The log as it is retained. # is ASC or DESC.
+SELECT 0, l.position, l.id, l.topic, l.key, l.type, CASE WHEN :payloads THEN l.payload END, l.headers, l.created_at,
+       length(l.payload),
+       CASE WHEN p.position IS NOT NULL THEN 'parked'
+            WHEN EXISTS (SELECT 1 FROM {outbox_action} AS a WHERE a.position = l.position AND a.action = 'discard')
+            THEN 'discarded'
+            WHEN l.position <= c.position THEN 'settled' ELSE 'waiting' END AS state
+FROM {outbox} AS l CROSS JOIN {relay_cursor} AS c LEFT JOIN {outbox_parked} AS p ON p.position = l.position
+WHERE l.position > :after AND l.position <= :upto
+  AND (:topic IS NULL OR l.topic = :topic)
+  AND (:key IS NULL OR l.key = :key)
+  AND (:type IS NULL OR l.type = :type)
+  AND (:id IS NULL OR l.id = :id)
+  AND (:since IS NULL OR l.created_at >= :since)
+  AND (:until IS NULL OR l.created_at < :until)
+  AND (:copies OR l.headers NOT LIKE '%["postroom_replay", %')
+  AND (:state IS NULL OR state = :state)
+ORDER BY l.position # LIMIT :limit
+
+-- name: count_browsed
+-- @ is `browse` without its order.
+SELECT topic, count(*) FROM (@) AS found GROUP BY topic
+
+-- name: scheduled
+SELECT id, topic, key, type, payload, headers, created_at, due_at FROM {outbox_scheduled} WHERE id = :id
 
 -- name: inbox_close
 -- Close a message of a group; one row changed means that it was open. A dead-lettered one is opened
@@ -105,10 +218,23 @@ SELECT shard, owner, epoch, lease_until - (julianday('now') - 2440587.5) * 86400
 FROM {relay_cursor} ORDER BY shard
 
 -- name: parked_stats
--- Refused, waiting behind a refused one of their key, and asked to be retried; by topic.
-SELECT topic, count(*) FILTER (WHERE error IS NOT NULL), count(*) FILTER (WHERE error IS NULL),
-       count(*) FILTER (WHERE retry)
+-- Refused, waiting behind a refused one of their key, asked to be retried, and waiting for their topic; by topic.
+SELECT topic, count(*) FILTER (WHERE error IS NOT NULL), count(*) FILTER (WHERE error IS NULL AND NOT by_topic),
+       count(*) FILTER (WHERE retry), count(*) FILTER (WHERE by_topic)
 FROM {outbox_parked} GROUP BY topic ORDER BY topic
+
+-- name: count_parked
+SELECT count(*), count(*) FILTER (WHERE error IS NOT NULL) FROM {outbox_parked}
+WHERE (:topic IS NULL OR topic = :topic) AND (:key IS NULL OR key = :key)
+
+-- name: relay_instances
+-- Each relay, with the seconds since it started, since its last word, and until it counts as gone.
+SELECT owner, n.now - started_at, n.now - seen_at, expires_at - n.now, able, state, detail, published, rate
+FROM {relay_instance}, (SELECT (julianday('now') - 2440587.5) * 86400 AS now) AS n ORDER BY started_at, owner
+
+-- name: relay_controls
+SELECT topic, paused, paused_at, paused_by, rate, batch_size, limited_at, limited_by FROM {relay_control}
+WHERE topic = '' OR paused IS NOT NULL ORDER BY topic
 
 -- name: scheduled_stats
 -- Delayed messages, and in how many seconds the next one is due.

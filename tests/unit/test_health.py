@@ -1,0 +1,126 @@
+"""P9: ready means making progress, not merely running."""
+
+from datetime import UTC, datetime
+from threading import Event
+
+import pytest
+
+from postroom.messaging.health import Health, State
+from postroom.messaging.rate import TokenBucket
+
+
+class HandClock:
+    """A clock that is moved by hand."""
+
+    def __init__(self) -> None:
+        self.seconds = 100.0
+
+    def now(self) -> datetime:
+        return datetime.fromtimestamp(self.seconds, UTC)
+
+    def monotonic(self) -> float:
+        return self.seconds
+
+    def wait(self, event: Event, timeout: float) -> bool:
+        self.seconds += timeout
+        return event.is_set()
+
+
+@pytest.fixture
+def clock() -> HandClock:
+    return HandClock()
+
+
+@pytest.fixture
+def health(clock: HandClock) -> Health:
+    return Health(stuck_seconds=30, hung_seconds=60, clock=clock)
+
+
+def test_running_without_progress_is_not_ready_while_messages_wait(clock: HandClock, health: Health) -> None:
+    health.became("running")
+    health.waiting(work=True)
+    clock.seconds += 29
+    health.beat()
+    assert health.ready().ok
+    clock.seconds += 2
+    health.beat()
+
+    found = health.ready()
+    assert (found.ok, found.reason) == (False, "messages wait and none was done for 31 s")
+    assert health.live().ok, "a restart does not help"
+    health.progressed()
+    assert health.ready().ok
+
+
+def test_progress_counts_from_the_last_one_and_not_from_the_first_message(clock: HandClock, health: Health) -> None:
+    health.became("running")
+    for _ in range(10):
+        health.waiting(work=True)
+        clock.seconds += 20
+        health.progressed()
+        health.beat()
+        assert health.ready().ok
+
+
+def test_with_nothing_to_do_it_stays_ready(clock: HandClock, health: Health) -> None:
+    health.became("running")
+    health.waiting(work=True)
+    health.waiting(work=False)
+    clock.seconds += 3600
+    health.beat()
+
+    assert health.ready().ok
+
+
+@pytest.mark.parametrize("state", ["starting", "paused", "unavailable", "fenced", "stopping", "stopped"])
+def test_a_daemon_that_does_not_work_says_so(health: Health, state: State) -> None:
+    health.became(state, "why it is so")
+
+    assert (health.ready().ok, health.ready().reason) == (False, f"{state}: why it is so")
+    assert health.live().ok is (state != "stopped")
+
+
+def test_standing_by_is_ready(health: Health) -> None:
+    health.became("standby", "2 other relays have the shards")
+
+    assert health.ready().ok
+
+
+def test_a_loop_that_does_not_come_round_is_first_not_ready_and_then_not_alive(
+    clock: HandClock, health: Health
+) -> None:
+    health.became("running")
+    clock.seconds += 31
+    assert (health.ready().ok, health.live().ok) == (False, True)
+    clock.seconds += 30
+    assert (health.live().ok, health.live().reason) == (False, "hung for 61 s")
+    health.beat()
+    assert health.live().ok
+
+
+def test_a_bucket_gives_its_rate_and_saves_up_a_fifth_of_a_second(clock: HandClock) -> None:
+    bucket = TokenBucket(clock)
+    assert bucket.available(500) == 500, "no limit"
+    bucket.limit(100)
+    taken = 0
+    for _ in range(100):
+        clock.seconds += 0.1
+        taken += (count := bucket.available(500))
+        bucket.take(count)
+    assert 999 <= taken <= 1000
+    clock.seconds += 60
+    assert bucket.available(500) == 20
+    bucket.limit(None)
+    assert bucket.available(500) == 500
+
+
+def test_a_bucket_of_less_than_one_a_second_gives_one_now_and_then(clock: HandClock) -> None:
+    bucket = TokenBucket(clock)
+    bucket.limit(0.5)
+    given = []
+    for _ in range(8):
+        clock.seconds += 1
+        given.append(bucket.available(10))
+        bucket.take(given[-1])
+
+    assert given == [0, 1] * 4
