@@ -79,8 +79,12 @@ format: $(DEV) ## format the code and repair what ruff can repair
 	@$(BIN)/ruff format .
 
 .PHONY: bench
-bench: $(DEV) ## measure what publish adds to a transaction, and the relay against a raw producer
-	@$(BIN)/python benchmarks/quick.py $(ARGS)
+bench: $(DEV) ## measure speed, latency and memory, beside other relays (ARGS=--full for all of it)
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+.PHONY: bench-peers
+bench-peers: $(DEV) ## install the other relays that bench compares with, into .cache/peers
+	@$(BIN)/python -m benchmarks.peers $(ARGS)
 
 .PHONY: reference
 reference: $(DEV) ## write docs/reference from the code
