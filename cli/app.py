@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ..dlq import Ledger
     from ..messaging.kafka import KafkaOptions
     from ..messaging.ports import Kafka, TopicReader, Topics
+    from ..outbox.archive import Archive
     from ..outbox.log import LogStore
     from ..outbox.names import Names
     from .settings import Loaded, Settings
@@ -92,6 +93,18 @@ class App:
             store.close()
 
     @contextmanager
+    def archive(self) -> "Iterator[Archive]":
+        """The log for those who look at it, its tables checked; closed at the end."""
+        from ..outbox.archive import Archive
+
+        self.require_tables()
+        archive = Archive(self.database_url, self.names)
+        try:
+            yield archive
+        finally:
+            archive.close()
+
+    @contextmanager
     def ledger(self) -> "Iterator[Ledger]":
         """The audit of dead letters, its tables checked; closed at the end."""
         from ..dlq import Ledger
@@ -109,7 +122,12 @@ class App:
         from ..messaging.kafka import KafkaOptions
 
         settings = self.settings
-        return KafkaOptions(settings.kafka_bootstrap_servers, settings.kafka_client, settings.kafka_options)
+        return KafkaOptions(
+            settings.kafka_bootstrap_servers,
+            settings.kafka_client,
+            settings.kafka_options,
+            settings.kafka_compression,
+        )
 
     def kafka(self) -> "Kafka":
         """The Kafka client's parts. Does not connect. Raises ConfigurationError."""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from .actor import actor
 from .app import App
 from .command import Group, changes_data
 from .errors import Incomplete
@@ -240,19 +241,6 @@ def _tell_refused(plan: "Plan") -> None:
     for reason, places in reasons.items():
         more = f" and {len(places) - _EXAMPLES} more" if len(places) > _EXAMPLES else ""
         click.echo(output.clean(f"Refused: {', '.join(places[:_EXAMPLES])}{more}. {reason}"))
-
-
-def actor() -> str:
-    """Who does it: ``user@host``."""
-    import getpass
-    import os
-    import socket
-
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):  # no name for this uid, as in a container
-        user = f"uid {os.getuid()}"
-    return f"{user}@{socket.gethostname()}"
 
 
 def _targets(plan: "Plan") -> str:

@@ -3,6 +3,7 @@
 import importlib
 import sys
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,6 +43,7 @@ def run(app: App, target: str, with_relay: bool) -> None:
     from ..outbox import schema
     from ..outbox.database import open_store
     from ..relay import Relay
+    from .health import probed, running
     from .logs import observer
     from .serve import Signals, await_tables, run_services
 
@@ -57,20 +59,27 @@ def run(app: App, target: str, with_relay: bool) -> None:
     observe = observer(log_format, settings.log_level, service="inbox", group=found.group)
     with Signals(observe) as signals:
         kafka = app.kafka()
-        services: list[Service] = [
-            InboxRunner(found, database_url=app.database_url, kafka=kafka, settings=settings.inbox, observer=observe)
-        ]
+        runner = InboxRunner(
+            found, database_url=app.database_url, kafka=kafka, settings=settings.inbox, observer=observe
+        )
+        services: list[Service] = [runner]
+        probes, health = {"inbox": running(runner)}, None
         if with_relay:  # it ends last, so that it publishes what the last handlers wrote
             observe_relay = observer(log_format, settings.log_level, service="relay")
             store = open_store(app.database_url, found.names)
-            services.append(Relay(store, kafka, settings=settings.relay, observer=observe_relay))
-        observe("starting", topics=found.topics, bootstrap_servers=settings.kafka_bootstrap_servers)
-        backoff = Backoff(settings.inbox.outage_base_seconds, settings.inbox.outage_cap_seconds)
-        if await_tables(lambda: schema.check(app.database_url, found.names), backoff, signals, observe):
-            observe("started")
-            run_services(services, signals)
-        else:
-            observe("stopped")
+            relay = Relay(store, kafka, settings=settings.relay, observer=observe_relay)
+            services.append(relay)
+            health = relay.health
+            probes["relay"] = (health.live, health.ready)
+        with probed(settings.health_address, probes, observe):
+            observe("starting", topics=found.topics, bootstrap_servers=settings.kafka_bootstrap_servers)
+            backoff = Backoff(settings.inbox.outage_base_seconds, settings.inbox.outage_cap_seconds)
+            check = partial(schema.check, app.database_url, found.names)
+            if await_tables(check, backoff, signals, observe, health):
+                observe("started")
+                run_services(services, signals)
+            else:
+                observe("stopped")
 
 
 @inbox.command("stats")

@@ -1,6 +1,5 @@
 """How dead letters look: in a list, one by one, and in JSON."""
 
-import json
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
@@ -10,9 +9,9 @@ from rich.text import Text
 
 from ..dlq import Action, DeadLetter, Place
 from . import output
+from .record import print_headers, print_pairs, print_payload
 
 _WIDE = 120
-_PAYLOAD_BYTES = 4_096
 _STATES = {"replay": "replayed", "discard": "discarded"}
 States = Mapping[Place, Action] | None
 
@@ -111,35 +110,14 @@ def print_letter(console: Console, letter: DeadLetter, states: States) -> None:
         "fingerprint": letter.fingerprint,
         "written by": letter.family if letter.family != "unknown" else "an unknown producer",
     }
-    _print_pairs(console, [(name, value) for name, value in facts.items() if value], style="bold")
+    print_pairs(console, [(name, value) for name, value in facts.items() if value], style="bold")
     told = {name for name, _ in letter.headers}
-    console.print(Text(f"\nheaders ({len(told)})", style="bold"))
-    _print_pairs(
-        console,
-        # The stack has its own part below; Spring writes numbers as bytes.
-        [(output.clean(name), _header(value)) for name, value in letter.headers if not _is_stack(value, letter)],
-    )
-    size = "none: a tombstone" if letter.payload is None else output.counted(len(letter.payload), "byte")
-    console.print(Text(f"\npayload ({size})", style="bold"))
-    if letter.payload is not None:
-        console.print(Text(decoded(letter.payload)), overflow="fold")
+    # The stack has its own part below.
+    print_headers(console, [pair for pair in letter.headers if not _is_stack(pair[1], letter)], len(told))
+    print_payload(console, letter.payload)
     if letter.stack:
         console.print(Text("\nstack", style="bold"))
         console.print(Text(output.clean(letter.stack.replace("\r\n", "\n"), lines=True).rstrip()), overflow="fold")
-
-
-def decoded(payload: bytes) -> str:
-    """The payload for people: JSON indented, text as it is, else a hex dump of its beginning."""
-    try:
-        text = payload.decode()
-    except UnicodeDecodeError:
-        return output.hexdump(payload, _PAYLOAD_BYTES)
-    try:
-        text = json.dumps(json.loads(text), indent=2, ensure_ascii=False)
-    except (ValueError, RecursionError):
-        if any(not (char.isprintable() or char in "\r\n\t") for char in text):
-            return output.hexdump(payload, _PAYLOAD_BYTES)
-    return output.clean(text.replace("\r\n", "\n"), lines=True)
 
 
 def _error(letter: DeadLetter) -> str:
@@ -182,20 +160,3 @@ def _failed(letter: DeadLetter) -> str:
 
 def _is_stack(value: bytes, letter: DeadLetter) -> bool:
     return letter.stack is not None and value.decode(errors="replace") == letter.stack
-
-
-def _header(value: bytes) -> str:
-    if len(value) in (4, 8) and not value.decode(errors="ignore").isprintable():
-        return f"{int.from_bytes(value, signed=True)} (0x{value.hex()})"
-    return output.shown(value)
-
-
-def _print_pairs(console: Console, pairs: Sequence[tuple[str, str]], style: str = "") -> None:
-    from rich.table import Table
-
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(style=style, no_wrap=len(pairs) > 0 and max(len(name) for name, _ in pairs) <= console.width // 3)
-    grid.add_column(overflow="fold")
-    for name, value in pairs:
-        grid.add_row(Text(name), Text(output.clean(value)))
-    console.print(grid)

@@ -15,12 +15,16 @@ _WARNINGS = frozenset(
     {
         "dead_lettered",
         "fenced",
+        "held_back",
         "interrupted",
         "kafka_unavailable",
+        "not_allowed",
         "not_committed",
         "parked",
         "paused",
         "retried",
+        "stepped_aside",
+        "transaction_open",
         "waiting",
     }
 )
@@ -30,6 +34,8 @@ _INFOS = frozenset(
         "assigned",
         "claimed",
         "moved_due",
+        "probed",
+        "pruned",
         "resumed",
         "revoked",
         "signalled",

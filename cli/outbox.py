@@ -1,19 +1,22 @@
-"""``postroom outbox``: what waits, and what Kafka refused."""
+"""``postroom outbox``: the log, message by message; what waits in it, and what operators did to it."""
 
-from collections.abc import Callable, Sequence
+import re
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, TypeVar
+from itertools import islice
+from typing import Any
+from uuid import UUID
 
 import click
 
 from .app import App
-from .command import Group, changes_data
+from .command import Group
+from .filters import filters, wanted_by
+from .params import TOPIC
+from .parked import parked
+from .prune import prune
+from .replay import replay
 
-if TYPE_CHECKING:
-    from ..outbox.log import LogStore, ParkedRow
-
-F = TypeVar("F", bound=Callable[..., Any])
-_ALL = 2**31 - 1
+_ACTIONS = ("retry", "discard", "pause", "resume", "limit", "replay", "prune", "notify")
 
 
 @click.group("outbox", cls=Group)
@@ -35,174 +38,144 @@ def stats(app: App) -> None:
     from .statistics import Statistics
 
     with app.store() as store:
-        waiting, oldest = store.backlog()
+        waiting, oldest, exact = store.backlog()
     statistics = Statistics(app.database_url, app.names)
-    scheduled, parked = statistics.scheduled(), statistics.parked()
+    scheduled, of_topics = statistics.scheduled(), statistics.parked()
     if app.as_json:
-        document = {"waiting": waiting, "oldest_seconds": oldest, "scheduled": asdict(scheduled)}
-        output.emit({**document, "parked": [asdict(each) for each in parked]})
+        document = {"waiting": waiting, "waiting_exact": exact, "oldest_seconds": oldest}
+        output.emit({**document, "scheduled": asdict(scheduled), "parked": [asdict(each) for each in of_topics]})
         return
-    click.echo(f"waiting    {waiting}" + (f", the oldest for {output.duration(oldest)}" if waiting else ""))
+    age = f", the oldest for {output.duration(oldest)}" if waiting else ""
+    click.echo(f"waiting    {output.amount(waiting, exact=exact)}{age}")
     due = f", the next in {output.duration(scheduled.next_in_seconds)}" if scheduled.next_in_seconds else ""
     click.echo(f"scheduled  {scheduled.count}{due}")
-    click.echo(f"parked     {sum(each.refused + each.waiting for each in parked)}")
-    if parked:
-        table = output.table(
-            "topic", "refused", "behind them", "to retry", right=("refused", "behind them", "to retry")
-        )
-        for each in parked:
-            table.add_row(output.clean(each.topic), str(each.refused), str(each.waiting), str(each.retrying))
+    click.echo(f"parked     {sum(each.refused + each.waiting + each.waiting_for_topic for each in of_topics)}")
+    if of_topics:
+        numbers = ("refused", "behind them", "for the topic", "to retry")
+        table = output.table("topic", *numbers, right=numbers)
+        for each in of_topics:
+            counts = (each.refused, each.waiting, each.waiting_for_topic, each.retrying)
+            table.add_row(output.clean(each.topic), *map(str, counts))
         click.echo()
         output.console().print(table)
 
 
-@outbox.group("parked")
-def parked() -> None:
-    """Messages that Kafka refused for good, and those of their keys that wait behind them."""
-
-
-def _selects(function: F) -> F:
-    for option in (
-        click.option("--key", help="Only of this key."),
-        click.option("--topic", help="Only of this topic."),
-    ):
-        function = option(function)
-    return function
-
-
-@parked.command("list")
-@_selects
+@outbox.command("list")
+@filters
+@click.option("--waiting", "state", flag_value="waiting", help="Only those that no relay has settled yet.")
+@click.option("--published", "state", flag_value="settled", help="Only those that are settled and not parked.")
+@click.option("--oldest", "oldest_first", is_flag=True, help="The oldest first.")
 @click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True, help="No more than so many.")
 @click.pass_obj
-def list_(app: App, topic: str | None, key: str | None, limit: int) -> None:
-    """List them, the oldest first.
+def list_(app: App, /, state: Any, oldest_first: bool, limit: int, **given: Any) -> None:
+    """List the messages that the log still holds, the newest first.
 
     \b
     Examples:
-      postroom outbox parked list --topic orders
-      postroom outbox parked list --json | jq '.parked[].position'
+      postroom outbox list --topic orders --since 1h
+      postroom outbox list --waiting --oldest
+      postroom outbox list --key o-17 --json | jq '.messages[].position'
     """
     from . import output
+    from .messages import print_list, summary
 
-    with app.store() as store:
-        rows = _found(store, topic, key)
+    wanted = wanted_by(given, state=state)
+    with app.archive() as archive:
+        head = archive.head()
+        found = list(islice(archive.scan(wanted, upto=head, newest=not oldest_first), limit + 1))
+    more, shown = len(found) > limit, found[:limit]
     if app.as_json:
-        output.emit({"parked": [_document(row) for row in rows[:limit]], "total": len(rows)})
+        output.emit({"messages": [summary(each) for each in shown], "more": more})
         return
-    if not rows:
-        click.echo("Nothing is parked.")
+    if not shown:
+        click.echo("No message in the log matches." if head else "The log is empty.")
         return
-    table = output.table("position", "parked", "topic", "key", "type", "reason", right=("position",))
-    for index, width in ((2, 24), (3, 16), (4, 20)):
-        table.columns[index].max_width = width
-    table.columns[5].ratio = 1
-    table.expand = True
-    for row in rows[:limit]:
-        reason = row.error or "waits behind one of its key"
-        if row.retry:
-            reason = f"to be retried: {reason}"
-        table.add_row(
-            str(row.row.position),
-            output.ago(row.parked_at),
-            output.clean(row.row.topic),
-            output.shown(row.row.key),
-            output.clean(row.row.type),
-            output.clean(reason),
-        )
-    output.console().print(table)
-    if len(rows) > limit:
-        click.echo(f"\n{len(rows) - limit} more; --limit shows more.")
+    print_list(output.console(), shown)
+    click.echo(f"\nThere are more; --limit shows more than {limit}." if more else "")
+    click.echo(f"For one of them: postroom outbox show {shown[0].row.position}")
 
 
-@parked.command("retry")
-@click.argument("positions", nargs=-1, type=click.IntRange(min=0), metavar="[POSITION]...")
-@_selects
-@click.option("--all", "everything", is_flag=True, help="All that are parked.")
-@changes_data
+@outbox.command("show")
+@click.argument("message", metavar="ID|POSITION")
 @click.pass_obj
-def retry(app: App, /, positions: tuple[int, ...], **options: Any) -> None:
-    """Let the relay publish them again, and what waits behind them, in order.
+def show(app: App, message: str) -> None:
+    """Show all about one message: its columns, headers and payload, its state, and what operators did to it.
+
+    By message id it is the latest one of that id, as a replay makes copies; there is no index of ids, so it takes a
+    while in a large log.
+
+    States: waiting (no relay has settled it), settled (published), parked (`outbox parked show` says why), scheduled.
 
     \b
     Examples:
-      postroom outbox parked retry 1234 1235
-      postroom outbox parked retry --topic orders --yes
+      postroom outbox show 1234
+      postroom outbox show 0199c5f2-7d2e-7c6e-9a6e-0c4b9d7e5a11 --json | jq -r .payload
     """
-    _change(app, positions, "retry", "to be retried", lambda store: store.request_retry, **options)
-
-
-@parked.command("discard")
-@click.argument("positions", nargs=-1, type=click.IntRange(min=0), metavar="[POSITION]...")
-@_selects
-@click.option("--all", "everything", is_flag=True, help="All that are parked.")
-@changes_data
-@click.pass_obj
-def discard(app: App, /, positions: tuple[int, ...], **options: Any) -> None:
-    """Forget them for good; what waited behind them goes on.
-
-    \b
-    Examples:
-      postroom outbox parked discard 1234
-      postroom outbox parked discard --topic orders --key o-17 --dry-run
-    """
-    _change(app, positions, "discard", "discarded", lambda store: store.discard, **options)
-
-
-def _change(
-    app: App,
-    positions: Sequence[int],
-    verb: str,
-    done: str,
-    change: "Callable[[LogStore], Callable[[Sequence[int]], int]]",
-    *,
-    topic: str | None,
-    key: str | None,
-    everything: bool,
-    yes: bool,
-    dry_run: bool,
-) -> None:
+    from ..outbox.archive import Wanted
     from . import output
+    from .messages import full, print_message, told
 
-    if not (positions or topic or key or everything):
-        raise click.UsageError(f"Say which to {verb}: positions, --topic, --key, or --all.")
-    with app.store() as store:
-        rows = _found(store, topic, key)
-        if positions:
-            there = {row.row.position for row in rows}
-            if missing := [position for position in positions if position not in there]:
-                raise click.ClickException(f"Nothing is parked at position {', '.join(map(str, missing))}.")
-            rows = [row for row in rows if row.row.position in positions]
-        chosen = [row.row.position for row in rows]
-        changed = len(chosen)
-        if chosen and not dry_run:
-            topics = ", ".join(sorted({row.row.topic for row in rows}))
-            output.confirm(f"{verb.capitalize()} {output.counted(len(chosen), 'message')} of {topics}?", yes=yes)
-            changed = change(store)(chosen)
-    if app.as_json:
-        output.emit({"positions": chosen, "changed": 0 if dry_run else changed, "dry_run": dry_run})
+    position = int(message) if re.fullmatch(r"[0-9]{1,18}", message) else None
+    id_ = _uuid(message) if position is None else ""
+    with app.archive() as archive:
+        if position is not None:
+            found, scheduled = archive.at(position), None
+        else:
+            scheduled = archive.scheduled(id_)
+            seen = archive.scan(Wanted(id=id_), upto=archive.head(), newest=True)
+            latest = None if scheduled else next(seen, None)
+            found = latest and archive.at(latest.row.position)
+        if found is None and scheduled is None:
+            raise click.ClickException(f"The log holds no message {message}; it may have been pruned.")
+        actions = archive.actions(position=found.row.position) if found else []
+    if found is not None:
+        row, state, due_at = found.row, str(found.state), None
     else:
-        verb_done = f"would be {done.removeprefix('to be ')}" if dry_run else f"{'are ' if ' ' in done else ''}{done}"
-        click.echo(f"{output.counted(changed, 'message')} {verb_done}.")
+        assert scheduled is not None  # noqa: S101  one of them was found
+        row, state, due_at = scheduled.row, "scheduled", scheduled.due_at
+    if app.as_json:
+        output.emit({**full(row, state), "due_at": due_at, "actions": [told(each) for each in actions]})
+        return
+    due = output.local(due_at) if due_at else None
+    print_message(output.console(), row, {"state": state, "due": due}, actions)
+    if state == "parked":
+        click.echo(f"\nWhy it is parked: postroom outbox parked show {row.position}")
 
 
-def _found(store: "LogStore", topic: str | None, key: str | None) -> "list[ParkedRow]":
-    wanted = None if key is None else key.encode()
-    return [row for row in store.parked(_ALL) if topic in (None, row.row.topic) and wanted in (None, row.row.key)]
+@outbox.command("actions")
+@click.option("--action", type=click.Choice(_ACTIONS), help="Only of this kind.")
+@click.option("--topic", type=TOPIC, help="Only of this topic.")
+@click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True, help="No more than so many.")
+@click.pass_obj
+def actions(app: App, action: str | None, topic: str | None, limit: int) -> None:
+    """List what operators did to the outbox and the relays, the latest first.
 
+    Also what a relay did for them: to stop a topic by its policy. What was done to dead letters: `postroom dlq show`.
 
-def _document(row: "ParkedRow") -> dict[str, Any]:
+    \b
+    Examples:
+      postroom outbox actions --topic orders
+      postroom outbox actions --action discard --json
+    """
     from . import output
+    from .messages import print_actions, told
 
-    return {
-        "position": row.row.position,
-        "shard": row.row.shard,
-        "id": row.row.id,
-        "topic": row.row.topic,
-        "key": output.as_text(row.row.key),
-        "type": row.row.type,
-        "payload_bytes": len(row.row.payload or b""),
-        "created_at": row.row.created_at,
-        "parked_at": row.parked_at,
-        "error": row.error,
-        "retry": row.retry,
-    }
+    with app.archive() as archive:
+        found = archive.actions(limit, action=action, topic=topic)
+    if app.as_json:
+        output.emit({"actions": [told(each) for each in found]})
+    elif found:
+        print_actions(output.console(), found)
+    else:
+        click.echo("Nothing of that was done." if action or topic else "Nothing was done yet.")
+
+
+for _command in (parked, replay, prune):
+    outbox.add_command(_command)
+
+
+def _uuid(text: str) -> str:
+    try:
+        return str(UUID(text))
+    except ValueError:
+        raise click.UsageError(f"{text!r} is neither a message id (a UUID) nor a position.") from None

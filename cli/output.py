@@ -128,6 +128,11 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun}" + ("" if number == 1 else "s")
 
 
+def amount(number: int, *, exact: bool = True) -> str:
+    """``1,200,000``, with ``about`` before it where it was not counted."""
+    return f"{number:,}" if exact else f"about {number:,}"
+
+
 def colours(stream: Any) -> bool:
     """Whether to colour what goes to ``stream``."""
     return stream.isatty() and not os.environ.get("NO_COLOR")

@@ -1,4 +1,4 @@
-"""Values on the command line: points in time."""
+"""Values on the command line: points in time, durations, limits, topics."""
 
 import re
 from datetime import UTC, datetime, timedelta
@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+_LONGEST_TEXT = 500
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
@@ -26,3 +27,69 @@ class Moment(click.ParamType[datetime]):
 
 
 MOMENT = Moment()
+
+
+class Span(click.ParamType[timedelta]):
+    """``12h`` (s, m, h, d, w)."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
+        if isinstance(value, timedelta):
+            return value
+        if match := re.fullmatch(r"(\d{1,6})\s*([smhdw])", value.strip()):
+            return timedelta(**{_UNITS[match[2]]: int(match[1])})
+        return self.fail(f"{value!r} is no duration; write 90s, 30m, 12h, 3d or 2w.", param, ctx)
+
+
+class Limit(click.ParamType[float]):
+    """A number within bounds, or ``none``, which is 0."""
+
+    name = "limit"
+
+    def __init__(self, least: float, most: float, *, whole: bool = False) -> None:
+        self._least, self._most, self._whole = least, most, whole
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if value == "none":
+            return 0
+        try:
+            number = int(value) if self._whole else float(value)
+        except ValueError:
+            number = -1
+        if not self._least <= number <= self._most:  # so that nan is refused, too
+            kind = "a whole number" if self._whole else "a number"
+            self.fail(f"{value!r} must be {kind} from {self._least:,.10g} to {self._most:,.10g}, or none.", param, ctx)
+        return number
+
+
+class Topic(click.ParamType[str]):
+    """A topic's name, as Kafka allows it."""
+
+    name = "topic"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        from ..messaging.errors import InvalidMessage
+        from ..messaging.message import check_topic
+
+        try:
+            return check_topic(value)
+        except InvalidMessage as error:
+            return self.fail(f"{error}.", param, ctx)
+
+
+class Text(click.ParamType[str]):
+    """A text that says something, on one line, and is not too long for a table."""
+
+    name = "text"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        text = " ".join(str(value).split())
+        if not 0 < len(text) <= _LONGEST_TEXT or not text.isprintable():
+            self.fail(f"it must have 1 to {_LONGEST_TEXT} printable characters.", param, ctx)
+        return text
+
+
+SPAN = Span()
+TOPIC = Topic()
+TEXT = Text()

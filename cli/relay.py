@@ -1,16 +1,13 @@
 """``postroom relay``: the daemon that publishes, and what can be asked of it."""
 
-from collections.abc import Sequence
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from functools import partial
 
 import click
 
 from .app import App
 from .command import Group, changes_data
-
-if TYPE_CHECKING:
-    from .statistics import Shard
+from .control import limit, pause, resume
+from .status import status
 
 
 @click.group("relay", cls=Group)
@@ -23,17 +20,20 @@ def relay() -> None:
 def run(app: App) -> None:
     """Publish until SIGTERM or Ctrl-C; then finish what is in flight, release the shards and exit with 0.
 
-    Several relays share the work. While Kafka or the database is away it waits; the log on stderr says so.
+    Several relays share the work. While Kafka or the database is away it waits; the log on stderr says so. With the
+    setting health_address it answers probes: /livez and /readyz.
 
     \b
     Examples:
       postroom relay run
       postroom relay run --set relay.batch_size=5000 --set log_level=debug
+      postroom relay run --set health_address=0.0.0.0:8080
     """
     from ..messaging.backoff import Backoff
     from ..outbox import schema
     from ..outbox.database import open_store
     from ..relay import Relay
+    from .health import probed
     from .logs import observer
     from .serve import Signals, await_tables, run_services
 
@@ -42,49 +42,16 @@ def run(app: App) -> None:
     with Signals(observe) as signals:
         kafka = app.kafka()
         service = Relay(open_store(app.database_url, app.names), kafka, settings=settings.relay, observer=observe)
-        observe("starting", owner=service.owner, bootstrap_servers=settings.kafka_bootstrap_servers)
-        backoff = Backoff(settings.relay.backoff_base_seconds, settings.relay.backoff_cap_seconds)
-        if await_tables(lambda: schema.check(app.database_url, app.names), backoff, signals, observe):
-            observe("started")
-            run_services([service], signals)
-        else:
-            observe("stopped")
-
-
-@relay.command("status")
-@click.pass_obj
-def status(app: App) -> None:
-    """Show which relay owns which shards, and how much waits to be published.
-
-    \b
-    Examples:
-      postroom relay status
-      postroom relay status --json | jq .backlog.oldest_seconds
-    """
-    from . import output
-    from .statistics import Statistics
-
-    with app.store() as store:
-        count, oldest = store.backlog()
-    shards = Statistics(app.database_url, app.names).shards()
-    if app.as_json:
-        output.emit({"backlog": {"messages": count, "oldest_seconds": oldest}, "shards": [asdict(s) for s in shards]})
-        return
-    table = output.table("relay", "shards", "lease", "last settled", right=("lease", "last settled"))
-    table.columns[1].no_wrap, table.columns[1].overflow = False, "fold"
-    for owner, lease, held in _by_owner(shards):
-        settled = [shard.settled_seconds_ago for shard in held if shard.settled_seconds_ago is not None]
-        table.add_row(
-            output.clean(owner),
-            _ranges([shard.shard for shard in held]),
-            lease,
-            f"{output.duration(min(settled))} ago" if settled else "never",
-        )
-    output.console().print(table)
-    age = f", the oldest for {output.duration(oldest)}" if count else ""
-    click.echo(f"\n{output.counted(count, 'message')} waiting to be published{age}.")
-    if all(shard.lease_seconds is None or shard.lease_seconds < 0 for shard in shards):
-        click.echo("No relay is running.")
+        probes = {"relay": (service.health.live, service.health.ready)}
+        with probed(settings.health_address, probes, observe):
+            observe("starting", owner=service.owner, bootstrap_servers=settings.kafka_bootstrap_servers)
+            backoff = Backoff(settings.relay.backoff_base_seconds, settings.relay.backoff_cap_seconds)
+            check = partial(schema.check, app.database_url, app.names)
+            if await_tables(check, backoff, signals, observe, service.health):
+                observe("started")
+                run_services([service], signals)
+            else:
+                observe("stopped")
 
 
 @relay.command("reset-cursor")
@@ -124,27 +91,5 @@ def reset_cursor(app: App, yes: bool, dry_run: bool) -> None:
         click.echo(f"{would} {output.counted(retained, 'row')}; {unsettled} of them are the next to be published.")
 
 
-def _by_owner(shards: "Sequence[Shard]") -> list[tuple[str, str, "list[Shard]"]]:
-    """Owner, lease and shards; those that nobody holds last."""
-    from . import output
-
-    held: dict[str, Any] = {}
-    free = []
-    for shard in shards:
-        if shard.owner is None or shard.lease_seconds is None or shard.lease_seconds < 0:
-            free.append(shard)
-        else:
-            held.setdefault(shard.owner, []).append(shard)
-    rows = [(owner, output.duration(min(each.lease_seconds for each in owned)), owned) for owner, owned in held.items()]
-    return [*rows, ("(nobody)", "-", free)] if free else rows
-
-
-def _ranges(numbers: Sequence[int]) -> str:
-    """``0-3, 7``."""
-    parts: list[list[int]] = []
-    for number in sorted(numbers):
-        if parts and parts[-1][-1] == number - 1:
-            parts[-1].append(number)
-        else:
-            parts.append([number])
-    return ", ".join(f"{part[0]}-{part[-1]}" if len(part) > 1 else str(part[0]) for part in parts)
+for _command in (status, pause, resume, limit):
+    relay.add_command(_command)

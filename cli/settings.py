@@ -8,14 +8,14 @@ import os
 import re
 import tomllib
 import warnings
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from types import NoneType
+from typing import Annotated, Any, Literal, get_args, get_origin
 
-from pydantic import BaseModel, Field, SecretStr, ValidationError
-from pydantic.fields import FieldInfo
+from pydantic import AfterValidator, BaseModel, Field, SecretStr, ValidationError
 from pydantic_core import ErrorDetails
 from pydantic_settings import (
     BaseSettings,
@@ -28,8 +28,11 @@ from pydantic_settings import (
 
 from ..inbox.settings import InboxSettings
 from ..messaging.errors import ConfigurationError
+from ..messaging.kafka import Compression
 from ..relay.settings import RelaySettings
+from .address import check_address
 
+HealthAddress = Annotated[str, AfterValidator(check_address)]
 DEFAULT_FILE = "postroom.toml"
 PREFIX = "POSTROOM_"
 _SECRET = re.compile(r"password|passphrase|secret|token|credential", re.IGNORECASE)
@@ -52,11 +55,14 @@ with warnings.catch_warnings():
         kafka_bootstrap_servers: str = "localhost:9092"
         """``host:port``, several with commas."""
 
-        kafka_client: Literal["kafka-python"] = "kafka-python"
-        """The Kafka client library."""
+        kafka_client: Literal["kafka-python", "confluent-kafka", "confluent"] = "kafka-python"
+        """The Kafka client library. ``confluent`` is short for ``confluent-kafka`` (``postroom[confluent]``)."""
 
         kafka_options: dict[str, Any] = Field(default_factory=dict)
         """Passed to the client library as they are, in its own names; in the environment as JSON."""
+
+        kafka_compression: Compression = "none"
+        """Of what is sent: ``none``, ``gzip``, ``snappy``, ``lz4`` or ``zstd``."""
 
         schema: str = "postroom"  # type: ignore[assignment]
         """The database schema of the tables; on SQLite a prefix of their names."""
@@ -69,6 +75,9 @@ with warnings.catch_warnings():
 
         inbox: InboxSettings = InboxSettings()
         """How an inbox runs."""
+
+        health_address: HealthAddress | None = None
+        """``host:port`` where the daemons answer probes over HTTP, /livez and /readyz; without it they do not."""
 
         log_format: Literal["auto", "console", "json"] = "auto"
         """Of the daemons' logs. ``auto``: for people on a terminal, JSON elsewhere."""
@@ -128,7 +137,8 @@ def load(flags: Mapping[str, Any], config: str | None = None) -> Loaded:
 
     Raises ConfigurationError, one sentence that names the setting, its value, what is allowed and where it stands.
     """
-    sources = (Source("flag", flags), Source("environment", _environment()), _file(config))
+    given = (Source("flag", flags), Source("environment", _environment()), _file(config))
+    sources = tuple(replace(source, values=_dotted_options(source.values)) for source in given)
     merged: dict[str, Any] = {}
     for source in reversed(sources):
         merged = _merged(merged, source.values)
@@ -175,6 +185,25 @@ def _file(config: str | None) -> Source:
         raise ConfigurationError(f"The settings file {str(path)!r} is no TOML: {error}.") from None
 
 
+def _dotted_options(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """librdkafka's names and topics have dots, at which TOML and ``--set`` make tables: back to names."""
+    for section, name in (("", "kafka_options"), ("relay", "on_refused_by_topic")):
+        around = values.get(section) if section else values
+        options = around.get(name) if isinstance(around, Mapping) else None
+        if isinstance(around, Mapping) and isinstance(options, Mapping):
+            changed = {**around, name: dict(_dotted(options))}
+            values = {**values, section: changed} if section else changed
+    return values
+
+
+def _dotted(options: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in options.items():
+        if isinstance(value, Mapping):
+            yield from _dotted(value, f"{above}{name}.")
+        else:
+            yield above + name, value
+
+
 def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     """``above`` over ``below``, section by section."""
     result = dict(below)
@@ -189,15 +218,16 @@ def _sentence(problem: ErrorDetails, sources: tuple[Source, ...]) -> str:
     location = tuple(map(str, problem["loc"]))
     source = _source_of(location, sources)
     name = source.names(location) if source else ".".join(location)
-    field, names = _field(location)
+    annotation, bounds, names = _field(location)
     if problem["type"] == "extra_forbidden":
         similar = get_close_matches(location[-1], names, n=1)
         meant = f"did you mean {similar[0]!r}?" if similar else f"there are {', '.join(sorted(names))}."
         return f"There is no setting {name}; {meant}"
     if problem["type"] in ("value_error", "assertion_error"):
-        return f"{name}: {problem['msg'].split(', ', 1)[-1]}."
+        told = problem["msg"].split(", ", 1)[-1]
+        return f"{name} is {problem['input']!r}; it {told}." if told.startswith("must ") else f"{name}: {told}."
     shown = "of the wrong form" if is_secret(name) or location[0] in ("database_url", "kafka_options") else None
-    allowed = _allowed(field) if field else problem["msg"]
+    allowed = _allowed(annotation, bounds) if annotation else problem["msg"]
     return f"{name} is {shown or repr(problem['input'])}; it must be {allowed}."
 
 
@@ -216,29 +246,35 @@ def _source_of(location: tuple[str, ...], sources: tuple[Source, ...]) -> Source
     return None
 
 
-def _field(location: tuple[str, ...]) -> tuple[FieldInfo | None, list[str]]:
-    """The field at ``location``, and the names that could stand there."""
+def _field(location: tuple[str, ...]) -> tuple[Any, list[Any], list[str]]:
+    """What may stand at ``location``: its type, its bounds, and the names that could stand there."""
     model: type[BaseModel] = Settings
-    field: FieldInfo | None = None
-    names = list(model.model_fields)
-    for part in location:
+    annotation, bounds, names = None, [], list(model.model_fields)
+    for depth, part in enumerate(location):
         field = model.model_fields.get(part)
         names = list(model.model_fields)
-        if field is None or not isinstance(field.annotation, type) or not issubclass(field.annotation, BaseModel):
+        if field is None:
+            return None, [], names
+        annotation, bounds = field.annotation, field.metadata
+        if get_origin(annotation) is dict and depth < len(location) - 1:
+            return get_args(annotation)[1], [], names  # one of its values
+        if not isinstance(annotation, type) or not issubclass(annotation, BaseModel):
             break
-        model = field.annotation
-    return field, names
+        model = annotation
+    return annotation, bounds, names
 
 
-def _allowed(field: FieldInfo) -> str:
-    if get_origin(field.annotation) is Literal:
-        return " or ".join(repr(value) for value in get_args(field.annotation))
-    kinds: dict[Any, str] = {int: "a whole number", float: "a number"}
-    kind = kinds.get(field.annotation, "a table of values" if get_origin(field.annotation) is dict else "a text")
+def _allowed(annotation: Any, bounds: Iterable[Any]) -> str:
+    if get_origin(annotation) is Literal:
+        return " or ".join(repr(value) for value in get_args(annotation))
+    if NoneType in get_args(annotation):
+        [annotation, *_] = [each for each in get_args(annotation) if each is not NoneType]
+    kinds: dict[Any, str] = {bool: "true or false", int: "a whole number", float: "a number"}
+    kind = kinds.get(annotation, "a table of values" if get_origin(annotation) is dict else "a text")
     words = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
     limits = [
         f"{word} {getattr(bound, name):g}"
-        for bound in field.metadata
+        for bound in bounds
         for name, word in words.items()
         if getattr(bound, name, None) is not None
     ]

@@ -1,6 +1,7 @@
 """Numbers about the tables, for the commands that print them. Each call is one short transaction."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -21,13 +22,43 @@ class Shard:
 
 
 @dataclass(frozen=True, slots=True)
+class Instance:
+    """A relay, as it told last. ``alive_seconds``: for how long its word counts; below 0 it is gone."""
+
+    owner: str
+    up_seconds: float
+    seen_seconds_ago: float
+    alive_seconds: float
+    able: bool
+    state: str
+    detail: str
+    published: int
+    rate: float
+
+
+@dataclass(frozen=True, slots=True)
+class Controls:
+    """What operators asked for, and who did; ``topic`` is empty for all topics."""
+
+    topic: str
+    paused: str | None
+    paused_at: datetime | None
+    paused_by: str | None
+    rate: float | None
+    batch_size: int | None
+    limited_at: datetime | None
+    limited_by: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Parked:
-    """Parked messages of a topic."""
+    """Parked messages of a topic: refused, waiting behind those of their key, to be retried, and for the topic."""
 
     topic: str
     refused: int
     waiting: int
     retrying: int
+    waiting_for_topic: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +94,22 @@ class Statistics:
         """Who owns what."""
         return [Shard(*row) for row in self._rows("relay_status")]
 
+    def instances(self) -> list[Instance]:
+        """The relays that were heard of in the last minutes."""
+        rows = self._rows("relay_instances")
+        return [replace(Instance(*row), able=bool(row[4])) for row in rows]
+
+    def controls(self) -> list[Controls]:
+        """Of all topics first, then of each that is paused."""
+        rows = self._rows("relay_controls")
+        found = [Controls(*row) for row in rows]
+        return [replace(c, paused_at=_moment(c.paused_at), limited_at=_moment(c.limited_at)) for c in found]
+
+    def parked_count(self, topic: str | None, key: bytes | None) -> tuple[int, int]:
+        """Parked messages, and how many of them were refused."""
+        [(count, refused)] = self._rows("count_parked", {"topic": topic, "key": key})
+        return count, refused
+
     def unsettled(self) -> tuple[int, int]:
         """Rows that a reset of the cursor would publish, and all rows. PostgreSQL only."""
         [(unsettled, retained)] = self._rows("unsettled_rows")
@@ -81,6 +128,10 @@ class Statistics:
         """By group, topic and outcome."""
         return [Outcomes(*row) for row in self._rows("inbox_stats")]
 
-    def _rows(self, query: str) -> list[Any]:
+    def _rows(self, query: str, params: dict[str, Any] | None = None) -> list[Any]:
         with translated(), self._engine.connect() as connection:
-            return [tuple(row) for row in connection.exec_driver_sql(self._sql[query])]
+            return [tuple(row) for row in connection.exec_driver_sql(self._sql[query], params)]
+
+
+def _moment(value: datetime | str | None) -> datetime | None:
+    return datetime.fromisoformat(value) if isinstance(value, str) else value

@@ -7,6 +7,7 @@ import click
 from . import errors
 from .app import App
 from .command import Command, Group
+from .notify import notify
 
 _SHARDS = click.option(
     "--shards", type=click.IntRange(1, 256), default=16, show_default=True, help="How many, when the tables are made."
@@ -54,7 +55,7 @@ def init(app: App, shards: int, dry_run: bool) -> None:
 
 @click.group("db", cls=Group)
 def db() -> None:
-    """The tables of Postroom: upgrade, check, print their SQL."""
+    """The tables of Postroom: upgrade, check, print their SQL, let commits tell."""
 
 
 @db.command("upgrade")
@@ -120,6 +121,9 @@ def sql(app: App, dialect: str, after: int, shards: int) -> None:
         output.emit({"dialect": dialect, "version": schema.LATEST, "sql": script})
     else:
         click.echo(script, nl=False)
+
+
+db.add_command(notify)
 
 
 def _upgrade(app: App, shards: int, *, dry_run: bool) -> dict[str, Any]:

@@ -357,6 +357,7 @@ class Relay(Service):
         silent = now - max(flights[0].began, self._delivery.last_answer)
         if silent >= _TELL_WAITING_EVERY and now - self._told_waiting >= _TELL_WAITING_EVERY:
             self._told_waiting = now
+            self.health.became(self.health.state, f"Kafka has not answered for {silent:.0f} s")
             self._observe("waiting", seconds=round(silent, 1))
         if silent >= self.settings.step_aside_seconds and self._others and not self._stopping.is_set():
             self._away_since = now - silent

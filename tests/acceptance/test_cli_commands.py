@@ -1,13 +1,9 @@
 """The commands as processes: what they print, where, and with which exit code; bad input gets one sentence."""
 
 import json
-import os
 import signal
 import socket
-import subprocess
-import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,8 +16,6 @@ from postroom.messaging.dead_letter import Failure, dead_letter_headers
 from postroom.messaging.kafka import KafkaOptions, connect
 from postroom.messaging.records import OutgoingRecord, Partition, ReceivedRecord
 from postroom.outbox import Message, Names, Outbox, schema
-from postroom.outbox.database import open_store
-from postroom.outbox.log import Refusal
 from postroom.outbox.write import write_psycopg
 from postroom.testing.kafka import Broker
 from postroom.testing.postgres import Database
@@ -33,58 +27,7 @@ NO_KAFKA = {
 }
 
 
-@dataclass
-class Shell:
-    """Runs ``postroom`` in a folder of its own, with an environment that holds what the test says."""
-
-    folder: Path
-    environment: dict[str, str] = field(default_factory=dict)
-
-    def start(self, *arguments: str, **environment: str) -> "subprocess.Popen[str]":
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith("POSTROOM_")}
-        return subprocess.Popen(
-            [sys.executable, "-m", "postroom.cli.main", *arguments],
-            cwd=self.folder,
-            env={**inherited, "COLUMNS": "200", **self.environment, **environment},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-
-    def run(self, *arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
-        with self.start(*arguments, **environment) as process:
-            out, err = process.communicate(timeout=60)
-        assert "Traceback" not in err, err
-        return subprocess.CompletedProcess(arguments, process.returncode, out, err)
-
-    def json(self, *arguments: str, code: int = 0) -> Any:
-        done = self.run(*arguments, "--json")
-        assert done.returncode == code, done.stderr
-        return json.loads(done.stdout)
-
-
-@pytest.fixture
-def shell(tmp_path: Path) -> Shell:
-    return Shell(tmp_path)
-
-
-@pytest.fixture
-def database_shell(shell: Shell, postroom_postgres: Database) -> Shell:
-    """With an empty database."""
-    shell.environment |= {"POSTROOM_DATABASE_URL": postroom_postgres.url}
-    return shell
-
-
-@pytest.fixture
-def ready(database_shell: Shell, postroom_kafka: Broker) -> Shell:
-    """With tables and Kafka."""
-    schema.upgrade(database_shell.environment["POSTROOM_DATABASE_URL"])
-    database_shell.environment |= {
-        "POSTROOM_KAFKA_BOOTSTRAP_SERVERS": postroom_kafka.bootstrap_servers,
-        "POSTROOM_KAFKA_OPTIONS": json.dumps(dict(postroom_kafka.client_config)),
-    }
-    return database_shell
+Shell = Any  # tests/acceptance/conftest.py
 
 
 def make_letters(broker: Broker, topic: str, count: int) -> list[str]:
@@ -205,7 +148,8 @@ def test_tables_of_another_version_are_told_with_3(
     url = database_shell.environment["POSTROOM_DATABASE_URL"]
     schema.upgrade(url)
     with psycopg.connect(url) as connection:
-        connection.execute("UPDATE postroom.schema_version SET version = %s", [version])
+        connection.execute("DELETE FROM postroom.schema_version")
+        connection.execute("INSERT INTO postroom.schema_version (version) VALUES (%s)", [version])
     done = database_shell.run(*command.split(), **NO_KAFKA)
     assert done.returncode == 3
     assert sentence in done.stderr.splitlines()[-1]
@@ -356,40 +300,6 @@ def test_without_a_database_dead_letters_are_listed_and_their_state_is_unknown(
     del ready.environment["POSTROOM_DATABASE_URL"]
     [letter] = ready.json("dlq", "list", "--topic", topic)["dead_letters"]
     assert letter["state"] == "unknown"
-
-
-def park(url: str, keys: list[bytes | None]) -> list[int]:
-    """Messages that Kafka refused; their positions."""
-    outbox = Outbox(source="/test")
-    entries = [outbox.entry(Message(topic="orders", key=key, payload=b"{}", type="t")) for key in keys]
-    with psycopg.connect(url) as connection:
-        write_psycopg(connection, entries, Names())
-    store = open_store(url)
-    reader = store.reader("test", 60)
-    reader.claim()
-    batch = reader.read(100)
-    reader.settle(batch, [Refusal(row, "too large") for row in batch.rows])
-    reader.release()
-    reader.close()
-    store.close()
-    return sorted(row.position for row in batch.rows)
-
-
-def test_parked_messages_are_listed_retried_and_discarded(ready: Shell) -> None:
-    positions = park(ready.environment["POSTROOM_DATABASE_URL"], [b"a", b"b", None])
-    listed = ready.json("outbox", "parked", "list", "--topic", "orders")
-    assert [(row["position"], row["error"]) for row in listed["parked"]] == [(each, "too large") for each in positions]
-    assert ready.run("outbox", "parked", "retry").returncode == 2, "it must be said which"
-    assert ready.run("outbox", "parked", "discard", "--all").returncode == 2, "nobody answered the question"
-    assert ready.run("outbox", "parked", "discard", "999999", "--yes").returncode == 1
-    assert ready.json("outbox", "parked", "discard", "--all", "--dry-run")["positions"] == positions
-    assert ready.json("outbox", "parked", "retry", "--key", "a", "--yes")["changed"] == 1
-    assert ready.json("outbox", "parked", "discard", str(positions[1]), "--yes")["changed"] == 1
-    left = ready.json("outbox", "parked", "list")["parked"]
-    assert [(row["position"], row["retry"]) for row in left] == [(positions[0], True), (positions[2], False)]
-    stats = ready.json("outbox", "stats")
-    assert stats["parked"] == [{"topic": "orders", "refused": 2, "waiting": 0, "retrying": 1}]
-    assert ready.json("relay", "status")["backlog"]["messages"] == 0
 
 
 def test_the_cursor_is_reset_after_a_restore_only_when_told(ready: Shell) -> None:

@@ -1,27 +1,18 @@
 """The daemons as processes: they log steps, wait through outages, and end in phases on a signal."""
 
-import json
-import os
 import signal
 import socket
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
-from queue import Empty, Queue
-from threading import Thread
 from typing import Any
 
 import psycopg
 import pytest
 
 from postroom.messaging.kafka import KafkaOptions, connect
-from postroom.outbox import Message, Names, Outbox, schema
+from postroom.outbox import Message, Names, Outbox
 from postroom.outbox.write import write_psycopg
 from postroom.testing.kafka import Broker
-from postroom.testing.postgres import Database
 from postroom.testing.proxy import TcpProxy
 
 SHOP = """
@@ -33,69 +24,6 @@ inbox = Inbox(group="{topic}-billing")
 def charge(event, ctx):
     pass
 """
-
-
-@dataclass
-class Daemon:
-    """A command that runs until it is stopped, and the events of its log."""
-
-    process: "subprocess.Popen[str]"
-    seen: list[dict[str, Any]] = field(default_factory=list)
-    _lines: "Queue[str]" = field(default_factory=Queue)
-
-    def __post_init__(self) -> None:
-        Thread(target=self._listen, daemon=True).start()
-
-    def await_event(self, event: str, **facts: Any) -> dict[str, Any]:
-        while True:
-            try:
-                line = self._lines.get(timeout=60)
-            except Empty:
-                pytest.fail(f"no {event!r} in the log: {self.seen}")
-            if not line:
-                pytest.fail(f"ended without {event!r}: {self.seen}")
-            self.seen.append(json.loads(line))
-            if self.seen[-1]["event"] == event and facts.items() <= self.seen[-1].items():
-                return self.seen[-1]
-
-    def stop(self, number: int) -> int:
-        self.process.send_signal(number)
-        return self.process.wait(60)
-
-    def _listen(self) -> None:
-        assert self.process.stderr is not None
-        for line in self.process.stderr:
-            self._lines.put(line)
-        self._lines.put("")
-
-
-@contextmanager
-def daemon(folder: Path, environment: dict[str, str], *arguments: str) -> Iterator[Daemon]:
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("POSTROOM_")}
-    with subprocess.Popen(
-        [sys.executable, "-m", "postroom.cli.main", *arguments],
-        cwd=folder,
-        env={**inherited, **environment},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        try:
-            yield Daemon(process)
-        finally:
-            process.kill()
-
-
-@pytest.fixture
-def environment(postroom_postgres: Database, postroom_kafka: Broker) -> dict[str, str]:
-    schema.upgrade(postroom_postgres.url)
-    return {
-        "POSTROOM_DATABASE_URL": postroom_postgres.url,
-        "POSTROOM_KAFKA_BOOTSTRAP_SERVERS": postroom_kafka.bootstrap_servers,
-        "POSTROOM_KAFKA_OPTIONS": json.dumps(dict(postroom_kafka.client_config)),
-        "POSTROOM_LOG_LEVEL": "debug",
-    }
 
 
 def publish(url: str, topic: str, count: int) -> None:
@@ -114,7 +42,7 @@ def owned(url: str) -> int:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_relay_publishes_and_ends_cleanly_on_a_signal(
-    tmp_path: Path,
+    daemon: Any,
     environment: dict[str, str],
     postroom_kafka: Broker,
     postroom_topic: Callable[[str], str],
@@ -122,7 +50,7 @@ def test_a_relay_publishes_and_ends_cleanly_on_a_signal(
 ) -> None:
     topic, url = postroom_topic("orders"), environment["POSTROOM_DATABASE_URL"]
     publish(url, topic, 20)
-    with daemon(tmp_path, environment, "relay", "run") as relay:
+    with daemon(environment, "relay", "run") as relay:
         relay.await_event("settled", count=20)
         assert owned(url) > 0
         assert relay.stop(number) == 0
@@ -137,7 +65,7 @@ def test_a_relay_publishes_and_ends_cleanly_on_a_signal(
         reader.close()
 
 
-def test_a_relay_waits_for_the_database_and_says_so(tmp_path: Path, environment: dict[str, str]) -> None:
+def test_a_relay_waits_for_the_database_and_says_so(daemon: Any, environment: dict[str, str]) -> None:
     before = psycopg.conninfo.conninfo_to_dict(environment["POSTROOM_DATABASE_URL"])
     proxy = TcpProxy(str(before.get("host") or "127.0.0.1"), int(before.get("port") or 5432))
     try:
@@ -148,7 +76,7 @@ def test_a_relay_waits_for_the_database_and_says_so(tmp_path: Path, environment:
         parts = psycopg.conninfo.conninfo_to_dict(moved)
         password = f":{parts['password']}" if parts.get("password") else ""
         url = f"postgresql://{parts['user']}{password}@127.0.0.1:{proxy.port}/{parts['dbname']}"
-        with daemon(tmp_path, {**environment, "POSTROOM_DATABASE_URL": url}, "relay", "run") as relay:
+        with daemon({**environment, "POSTROOM_DATABASE_URL": url}, "relay", "run") as relay:
             assert "does not answer" in relay.await_event("paused")["error"]
             proxy.restore()
             relay.await_event("resumed")
@@ -158,15 +86,15 @@ def test_a_relay_waits_for_the_database_and_says_so(tmp_path: Path, environment:
         proxy.close()
 
 
-def test_a_relay_that_waits_for_the_database_ends_on_a_signal(tmp_path: Path, environment: dict[str, str]) -> None:
+def test_a_relay_that_waits_for_the_database_ends_on_a_signal(daemon: Any, environment: dict[str, str]) -> None:
     away = {**environment, "POSTROOM_DATABASE_URL": "postgresql://u@127.0.0.1:1/x"}
-    with daemon(tmp_path, away, "relay", "run") as relay:
+    with daemon(away, "relay", "run") as relay:
         relay.await_event("paused")
         assert relay.stop(signal.SIGINT) == 0
 
 
 def test_a_second_signal_ends_at_once(
-    tmp_path: Path, environment: dict[str, str], postroom_topic: Callable[[str], str]
+    daemon: Any, environment: dict[str, str], postroom_topic: Callable[[str], str]
 ) -> None:
     publish(environment["POSTROOM_DATABASE_URL"], postroom_topic("orders"), 1)
     with socket.create_server(("127.0.0.1", 0)) as silent:
@@ -176,7 +104,7 @@ def test_a_second_signal_ends_at_once(
             "POSTROOM_KAFKA_BOOTSTRAP_SERVERS": f"127.0.0.1:{silent.getsockname()[1]}",
             "POSTROOM_KAFKA_OPTIONS": '{"bootstrap_timeout_ms": 120000, "request_timeout_ms": 100000}',
         }
-        with daemon(tmp_path, deaf, "relay", "run") as relay:
+        with daemon(deaf, "relay", "run") as relay:
             relay.await_event("read")
             connection, _ = silent.accept()  # it waits for an answer that never comes
             with connection:
@@ -188,7 +116,7 @@ def test_a_second_signal_ends_at_once(
 
 @pytest.mark.parametrize("where", ["working-directory", "package"])
 def test_an_inbox_with_a_relay_is_a_whole_service_and_ends_in_phases(
-    tmp_path: Path, environment: dict[str, str], postroom_topic: Callable[[str], str], where: str
+    daemon: Any, tmp_path: Path, environment: dict[str, str], postroom_topic: Callable[[str], str], where: str
 ) -> None:
     topic, url = postroom_topic("orders"), environment["POSTROOM_DATABASE_URL"]
     target = "shop:inbox" if where == "working-directory" else "shop.billing:inbox"
@@ -196,7 +124,7 @@ def test_an_inbox_with_a_relay_is_a_whole_service_and_ends_in_phases(
     module.parent.mkdir(exist_ok=True)
     module.write_text(SHOP.format(topic=topic))
     publish(url, topic, 5)
-    with daemon(tmp_path, environment, "inbox", "run", target, "--relay") as service:
+    with daemon(environment, "inbox", "run", target, "--relay") as service:
         for _ in range(5):
             service.await_event("handled")
         assert service.stop(signal.SIGTERM) == 0
@@ -209,9 +137,9 @@ def test_an_inbox_with_a_relay_is_a_whole_service_and_ends_in_phases(
 
 
 def test_an_inbox_whose_tables_the_settings_contradict_does_not_start(
-    tmp_path: Path, environment: dict[str, str]
+    daemon: Any, tmp_path: Path, environment: dict[str, str]
 ) -> None:
     (tmp_path / "shop.py").write_text(SHOP.format(topic="orders"))
     elsewhere = {**environment, "POSTROOM_SCHEMA": "elsewhere"}
-    with daemon(tmp_path, elsewhere, "inbox", "run", "shop:inbox", "--json") as inbox:
+    with daemon(elsewhere, "inbox", "run", "shop:inbox", "--json") as inbox:
         assert inbox.process.wait(60) == 3

@@ -86,7 +86,7 @@ def test_names_and_shards_are_settings(url: str, shards: int) -> None:
         store.append([OUTBOX.entry(Message(topic="t", key=str(number), payload=b"1", type="x"))])
     reader = store.reader("me", 60)
 
-    assert len(reader.claim()) == (1 if url.startswith("sqlite") else shards)
+    assert len(reader.claim().shards) == (1 if url.startswith("sqlite") else shards)
     assert len(reader.read(100).rows) == 20
     reader.close()
     store.close()

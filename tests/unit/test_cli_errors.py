@@ -15,9 +15,10 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from postroom.cli import errors as cli_errors
-from postroom.cli.letters import decoded, print_letter, print_list
+from postroom.cli.letters import print_letter, print_list
 from postroom.cli.output import as_text, clean, duration, hexdump
 from postroom.cli.params import MOMENT
+from postroom.cli.record import decoded
 from postroom.cli.root import postroom, run
 from postroom.dlq import DeadLetter
 from postroom.messaging import errors

@@ -42,7 +42,7 @@ def test_the_flag_wins_over_the_environment_over_the_file_over_the_default(monke
     seen.append(load({}).settings.relay.lease_seconds)
     loaded = load({"relay": {"lease_seconds": "40"}})
     seen.append(loaded.settings.relay.lease_seconds)
-    assert seen == [15, 20, 30, 40]
+    assert seen == [10, 20, 30, 40]
     assert loaded.settings.relay.batch_size == 7, "what one source does not name comes from the one below"
     assert loaded.origin("relay", "lease_seconds") == "--set relay.lease_seconds"
     assert loaded.origin("relay", "batch_size") == "relay.batch_size in postroom.toml"
@@ -76,6 +76,17 @@ def test_every_simple_setting_has_its_variable(monkeypatch: pytest.MonkeyPatch) 
         ("POSTROOM_DATABSE_URL", "x", ["POSTROOM_DATABSE_URL", "did you mean POSTROOM_DATABASE_URL"]),
         ("POSTROOM_RELY__LEASE_SECONDS", "5", ["did you mean POSTROOM_RELAY"]),
         ("POSTROOM_KAFKA_OPTIONS", "{bad", ["POSTROOM_KAFKA_OPTIONS must be a JSON object"]),
+        ("POSTROOM_RELAY__ON_REFUSED", "wrong", ["ON_REFUSED is 'wrong'", "'park-key' or 'park-message' or 'stop'"]),
+        ("POSTROOM_RELAY__ON_REFUSED_BY_TOPIC", '{"orders": "wrong"}', ["'wrong'", "'park-message' or 'stop'"]),
+        ("POSTROOM_RELAY__LISTEN", "maybe", ["POSTROOM_RELAY__LISTEN is 'maybe'", "must be true or false"]),
+        ("POSTROOM_RELAY__RETENTION_HOURS", "-1", ["RETENTION_HOURS is '-1'", "at least 0 and at most 87600"]),
+        ("POSTROOM_RELAY__MAX_IN_FLIGHT", "0", ["MAX_IN_FLIGHT is '0'", "a whole number at least 1"]),
+        ("POSTROOM_RELAY__MAX_IN_FLIGHT", "5", ["batch_size must not be over max_in_flight"]),
+        ("POSTROOM_RELAY__SETTLE_SECONDS", "11", ["SETTLE_SECONDS is '11'", "at least 0 and at most 10"]),
+        ("POSTROOM_RELAY__STUCK_SECONDS", "0", ["STUCK_SECONDS is '0'", "at least 1 and at most 3600"]),
+        ("POSTROOM_RELAY__STEP_ASIDE_SECONDS", "x", ["STEP_ASIDE_SECONDS is 'x'", "a number at least 1"]),
+        ("POSTROOM_HEALTH_ADDRESS", "8080", ["POSTROOM_HEALTH_ADDRESS is '8080'; it must be host:port", "0 to 65535"]),
+        ("POSTROOM_HEALTH_ADDRESS", "host:70000", ["is 'host:70000'", "with a port from 0 to 65535"]),
         ("POSTROOM_LOG_LEVEL", "loud", ["POSTROOM_LOG_LEVEL is 'loud'", "'debug' or 'info'"]),
     ],
 )
@@ -96,12 +107,22 @@ def test_a_wrong_variable_is_named_with_what_is_allowed(
         ("database_url = 5", ["database_url in postroom.toml", "must be a text"]),
         ("relay = 5", ["relay in postroom.toml"]),
         ("x = [", ["'postroom.toml' is no TOML"]),
+        ("[relay.on_refused_by_topic]\norders = 'wrong'", ["by_topic.orders in postroom.toml is 'wrong'", "or 'stop'"]),
+        ("[relay]\non_refused_by_topic = 5", ["relay.on_refused_by_topic in postroom.toml is 5", "a table of values"]),
+        ("health_address = 8080", ["health_address in postroom.toml is 8080", "must be a text"]),
     ],
 )
 def test_a_wrong_file_is_named_with_the_setting(text: str, parts: list[str]) -> None:
     write(text)
     told = wrong()
     assert all(part in told for part in parts), told
+
+
+def test_a_flag_for_a_topic_is_named_and_the_topic_may_have_dots() -> None:
+    told = wrong({"relay": {"on_refused_by_topic": {"orders": "wrong"}}})
+    assert told.startswith("--set relay.on_refused_by_topic.orders is 'wrong'; it must be 'park-key'")
+    nested = {"relay": {"on_refused_by_topic": {"eu": {"orders": "stop"}, "payments": "park-message"}}}
+    assert load(nested).settings.relay.on_refused_by_topic == {"eu.orders": "stop", "payments": "park-message"}
 
 
 def test_a_file_that_was_asked_for_has_to_be_there() -> None:

@@ -1,0 +1,112 @@
+"""P9: a daemon's probes. Ready is making progress, and the answer says why it is not."""
+
+import http.client
+import json
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from postroom.outbox import Message, Names, Outbox
+from postroom.outbox.database import open_store
+from postroom.outbox.write import write_psycopg
+
+SHOP = """
+from postroom.inbox import Inbox
+
+inbox = Inbox(group="{topic}-billing")
+
+@inbox.handler("{topic}")
+def charge(event, ctx):
+    pass
+"""
+
+
+def publish(url: str, topic: str, count: int) -> None:
+    outbox = Outbox(source="/test")
+    with psycopg.connect(url) as connection:
+        entries = [outbox.entry(Message(topic=topic, key=b"k", payload=b"%d" % n, type="n")) for n in range(count)]
+        write_psycopg(connection, entries, Names())
+
+
+def probe(daemon: Any, path: str) -> tuple[int, dict[str, Any]]:
+    port = next(event["port"] for event in daemon.seen if event["event"] == "probed")
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection.request("GET", path)
+    answer = connection.getresponse()
+    document = json.loads(answer.read())
+    connection.close()
+    return answer.status, document
+
+
+def test_a_relay_is_ready_while_it_makes_progress_and_says_why_when_not(
+    daemon: Any,
+    environment: dict[str, str],
+    postroom_topic: Callable[[str], str],
+    eventually: Callable[..., None],
+) -> None:
+    url = environment["POSTROOM_DATABASE_URL"]
+    publish(url, postroom_topic("orders"), 3)
+    store = open_store(url)
+    with daemon({**environment, "POSTROOM_HEALTH_ADDRESS": "127.0.0.1:0"}, "relay", "run") as relay:
+        relay.await_event("settled", count=3)
+        eventually(lambda: probe(relay, "/readyz")[0] == 200, "ready")
+        assert probe(relay, "/readyz")[1]["status"] == "ok"
+        store.pause(None, "kafka upgrade", "test")
+        eventually(lambda: probe(relay, "/readyz")[0] == 503, "not ready while paused")
+        _, document = probe(relay, "/readyz")
+        assert (document["status"], document["state"]) == ("paused: by an operator: kafka upgrade", "paused")
+        assert probe(relay, "/livez")[0] == 200, "to start it anew would not help"
+        store.resume(None, "test")
+        eventually(lambda: probe(relay, "/readyz")[0] == 200, "ready again")
+        port = str(next(event["port"] for event in relay.seen if event["event"] == "probed"))
+        taken = {**environment, "POSTROOM_HEALTH_ADDRESS": f"127.0.0.1:{port}"}
+        with daemon(taken, "relay", "run") as second:
+            assert second.process.wait(60) == 3
+        assert relay.stop(signal.SIGTERM) == 0
+    store.close()
+
+
+def test_a_relay_that_kafka_does_not_answer_is_not_ready(
+    daemon: Any,
+    environment: dict[str, str],
+    postroom_topic: Callable[[str], str],
+    eventually: Callable[..., None],
+) -> None:
+    publish(environment["POSTROOM_DATABASE_URL"], postroom_topic("orders"), 3)
+    away = {
+        **environment,
+        "POSTROOM_HEALTH_ADDRESS": "127.0.0.1:0",
+        "POSTROOM_KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1",
+        "POSTROOM_RELAY__STUCK_SECONDS": "2",
+    }
+    with daemon(away, "relay", "run") as relay:
+        relay.await_event("probed")
+        eventually(lambda: probe(relay, "/readyz")[1]["status"].startswith("unavailable: Kafka"), "it says why")
+        assert probe(relay, "/readyz")[0] == 503
+        assert probe(relay, "/livez")[0] == 200
+
+
+def test_an_inbox_answers_probes_before_and_after_the_database_does(
+    daemon: Any,
+    tmp_path: Path,
+    environment: dict[str, str],
+    postroom_topic: Callable[[str], str],
+    eventually: Callable[..., None],
+) -> None:
+    (tmp_path / "shop.py").write_text(SHOP.format(topic=postroom_topic("orders")))
+    there = {**environment, "POSTROOM_HEALTH_ADDRESS": "127.0.0.1:0"}
+    away = {**there, "POSTROOM_DATABASE_URL": "postgresql://u@127.0.0.1:1/x"}
+    with daemon(away, "inbox", "run", "shop:inbox", "--relay") as waiting:
+        waiting.await_event("paused")
+        assert probe(waiting, "/livez")[0] == 200
+        status, document = probe(waiting, "/readyz")
+        assert (status, document["inbox"]["status"]) == (503, "starting")
+        assert document["relay"]["status"].startswith("unavailable: The database does not answer")
+        assert waiting.stop(signal.SIGTERM) == 0
+    with daemon(there, "inbox", "run", "shop:inbox") as inbox:
+        inbox.await_event("started")
+        eventually(lambda: probe(inbox, "/readyz") == (200, {"status": "ok"}), "ready")
+        assert inbox.stop(signal.SIGTERM) == 0
