@@ -23,19 +23,23 @@ def wire_headers(
 ) -> list[tuple[str, bytes]]:
     """The headers of an outbox row as they stand in the record. ``stored`` is the row's JSON.
 
-    Headers that were forwarded complete (see ``headers.dump_pairs``) stay as they are.
+    A message begins a correlation of its own unless it has one. Headers that were forwarded complete (see
+    ``headers.dump_pairs``) stay as they are.
     """
     pairs, complete = load(stored)
     if complete:
-        return pairs
+        return list(pairs)
+    encoded_id = message_id.encode()
     attributes = [
         ("ce_specversion", b"1.0"),
-        ("ce_id", message_id.encode()),
+        ("ce_id", encoded_id),
         ("ce_type", _encoded(type_)),
         ("ce_time", timestamp(created_at).encode()),
     ]
     if key and (subject := _subject(key)) and ("ce_subject" not in stored or first(pairs, "ce_subject") is None):
         attributes.append(("ce_subject", subject))
+    if "correlation_id" not in stored or not first(pairs, "correlation_id"):
+        attributes.append(("correlation_id", encoded_id))
     attributes += pairs
     return attributes
 

@@ -10,12 +10,14 @@ import json
 import re
 from base64 import b64decode, b64encode
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from .errors import InvalidMessage, InvalidRecord
 
 HeaderPairs = Sequence[tuple[str, bytes]]
 _decode = json.JSONDecoder().raw_decode
+_WORTH_KEEPING = 512
 MAX_HEADERS = 128
 MAX_NAME_LENGTH = 255
 MAX_HEADER_BYTES = 65_536
@@ -58,6 +60,10 @@ def load(text: str) -> tuple[list[tuple[str, bytes]], bool]:
 
     Raises InvalidRecord for JSON of another form, such as a plain INSERT may have left.
     """
+    return _load_again(text) if len(text) <= _WORTH_KEEPING else _load(text)
+
+
+def _load(text: str) -> tuple[list[tuple[str, bytes]], bool]:
     try:
         loaded, _ = _decode(text)
         if isinstance(loaded, dict):
@@ -65,6 +71,10 @@ def load(text: str) -> tuple[list[tuple[str, bytes]], bool]:
         return [(name, _from_json(value)) for name, value in loaded], True
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise InvalidRecord("The stored headers must be a JSON object of texts.") from error
+
+
+#: Messages of one kind mostly have the same headers.
+_load_again = lru_cache(maxsize=1024)(_load)
 
 
 def first(pairs: HeaderPairs, name: str) -> str | None:

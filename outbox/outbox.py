@@ -73,7 +73,7 @@ class Outbox:
 
         ``key`` stands in for the event's own; ``headers`` are added; ``deliver_at`` (with a time zone) is the
         earliest time; ``expires_in`` sets ``expires_at``, after which consumers do not run it any more;
-        ``correlation_id`` is by default the message id.
+        ``correlation_id`` is by default the message id; the relay adds it.
 
         Raises InvalidMessage, MessageTooLarge, NotInTransaction, SchemaMissing; nothing is written then.
         """
@@ -181,8 +181,8 @@ class Outbox:
             composed |= own
         if correlation_id:
             composed["correlation_id"] = correlation_id
-        elif not composed.get("correlation_id"):
-            composed["correlation_id"] = str(message.id)
+        elif not composed.get("correlation_id", True):
+            del composed["correlation_id"]  # the relay adds the message's id
         if own or correlation_id:
             composed = check_headers(composed)  # what is ours alone was checked already
         return composed

@@ -59,9 +59,14 @@ def require_engine() -> None:
 
 @contextmanager
 def running_container(
-    image: str, *, port: int, environment: Mapping[str, str], command: Sequence[str] = ()
+    image: str,
+    *,
+    port: int,
+    environment: Mapping[str, str],
+    command: Sequence[str] = (),
+    more_ports: Sequence[int] = (),
 ) -> Iterator["DockerContainer"]:
-    """A container of ``image`` whose ``port`` is the same port of the loopback address here.
+    """A container of ``image`` whose ``port`` is the same port of the loopback address here, and ``more_ports``.
 
     The port is fixed, since Docker would hand out another one after a restart. Blocks while the image is
     pulled; the server inside may not answer yet. Raises ServerUnavailableError. The container is removed
@@ -72,7 +77,7 @@ def running_container(
 
     container = DockerContainer(image).with_envs(**environment)
     ports: dict[str, Any] = container.ports
-    ports[f"{port}/tcp"] = ("127.0.0.1", port)
+    ports |= {f"{each}/tcp": ("127.0.0.1", each) for each in (port, *more_ports)}
     if command:
         container.with_command(list(command))
     with ExitStack() as stack:

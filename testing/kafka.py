@@ -3,17 +3,19 @@
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.util import find_spec
 from os import environ
 from pathlib import Path
 from typing import Any
 
+from ..messaging.kafka import Compression, KafkaOptions
 from . import kafka_maven
 from .container import ContainerControl, running_container
 from .kafka_probe import is_ready
 from .process import ProcessControl, supervised
+from .proxy import TcpProxy
 from .server import (
     ControlUnsupportedError,
     Server,
@@ -37,14 +39,30 @@ _MOCK_ANNOUNCEMENT = "bootstrap servers: "
 class Broker(Server):
     """A Kafka broker. ``client_config`` are the options that a kafka-python client needs besides the address.
 
-    ``is_mock``: librdkafka's mock cluster, with the limits that ``postroom.testing.kafka_mock`` tells; it
-    can be stopped, but not started again, since its log and its port are gone.
+    ``options_for`` says how either client reaches it. ``is_mock``: librdkafka's mock cluster, with the limits
+    that ``postroom.testing.kafka_mock`` tells; it can be stopped, but not started again, since its log and its
+    port are gone. ``proxy`` stands between the broker and who comes by ``through_proxy``.
     """
 
     bootstrap_servers: str
     is_mock: bool = False
     client_config: Mapping[str, Any] = field(default_factory=dict)
+    proxy: TcpProxy | None = None
     _command_line: Callable[..., list[str]] = field(default=kafka_maven.tool_command, repr=False)
+
+    def options_for(
+        self, client: str = "kafka-python", options: Mapping[str, Any] | None = None, compression: Compression = "none"
+    ) -> KafkaOptions:
+        """How ``client`` reaches this broker; ``options`` are further ones of its library."""
+        needed = self.client_config if client == "kafka-python" else {}
+        return KafkaOptions(self.bootstrap_servers, client, {**needed, **(options or {})}, compression)
+
+    @property
+    def through_proxy(self) -> "Broker":
+        """The same broker as it is reached through ``proxy``, for a broker that was asked for with one."""
+        if self.proxy is None:
+            raise ControlUnsupportedError("this broker has no proxy; use kafka_broker(proxied=True)")
+        return replace(self, bootstrap_servers=self.proxy.address)
 
     def command_line(self, tool_class: str, *arguments: str) -> list[str]:
         """The command that runs one of Kafka's own programs against this broker.
@@ -57,7 +75,7 @@ class Broker(Server):
 
 
 def kafka_broker(
-    *, prefer: str | None = None, auto_create_topics: bool = True, partitions: int = 4
+    *, prefer: str | None = None, auto_create_topics: bool = True, partitions: int = 4, proxied: bool = False
 ) -> AbstractContextManager[Broker]:
     """A Kafka broker, ready to use, for the length of a ``with`` block.
 
@@ -68,7 +86,9 @@ def kafka_broker(
     port of the loopback address.
 
     ``partitions``: of topics made without saying how many. ``auto_create_topics``: make them on first use.
-    Both are for docker and maven; the mock cluster always makes topics, with 4 partitions.
+    ``proxied``: besides, let some clients come through a TcpProxy (``Broker.proxy``), which the broker advertises
+    to them. These are for docker and maven; the mock cluster always makes topics, with 4 partitions, and has no
+    proxy, and neither has a cluster that is not ours.
 
     Blocks until the broker answers: about 5 s, and longer while an image or jars are fetched. Raises
     ServerUnavailableError with what was tried. At the end, also after an exception or Ctrl-C, the broker is
@@ -77,8 +97,8 @@ def kafka_broker(
     settings = _settings(auto_create_topics=auto_create_topics, partitions=partitions)
     sources: dict[str, Source[Broker]] = {
         "environment": _from_environment,
-        "docker": partial(_from_docker, settings),
-        "maven": partial(_from_maven, settings),
+        "docker": partial(_from_docker, settings, proxied),
+        "maven": partial(_from_maven, settings, proxied),
         "mock": _from_mock,
     }
     return first_available(
@@ -95,7 +115,9 @@ def _settings(*, auto_create_topics: bool, partitions: int) -> dict[str, object]
         "node.id": 1,
         "process.roles": "broker,controller",
         "controller.listener.names": "CONTROLLER",
-        "listener.security.protocol.map": "CLIENTS:PLAINTEXT,BROKER:PLAINTEXT,CONTROLLER:PLAINTEXT",
+        "listener.security.protocol.map": ",".join(
+            f"{name}:PLAINTEXT" for name in ("CLIENTS", "PROXIED", "BROKER", "CONTROLLER")
+        ),
         "inter.broker.listener.name": "BROKER",
         "auto.create.topics.enable": str(auto_create_topics).lower(),
         "num.partitions": partitions,
@@ -125,44 +147,64 @@ def _from_environment() -> Iterator[Broker]:
 
 
 @contextmanager
-def _from_docker(settings: Mapping[str, object]) -> Iterator[Broker]:
-    [clients] = free_ports(1)
+def _from_docker(settings: Mapping[str, object], proxied: bool) -> Iterator[Broker]:
+    clients, behind = free_ports(2)
     address = f"127.0.0.1:{clients}"
     inside = "localhost:19092"
-    listeners = {
-        "listeners": f"CLIENTS://:{clients},BROKER://:19092,CONTROLLER://:19093",
-        "advertised.listeners": f"CLIENTS://{address},BROKER://{inside}",
-        "controller.quorum.voters": "1@localhost:19093",
-    }
-    environment = {
-        f"KAFKA_{name.upper().replace('.', '_')}": str(value) for name, value in {**settings, **listeners}.items()
-    }
-    with running_container(IMAGE, port=clients, environment=environment) as container:
-        control = ContainerControl(container, partial(is_ready, address))
-        control.start()
+    with _proxy(behind, proxied) as proxy:
+        listeners = {
+            "listeners": f"CLIENTS://:{clients},BROKER://:19092,CONTROLLER://:19093",
+            "advertised.listeners": f"CLIENTS://{address},BROKER://{inside}",
+            "controller.quorum.voters": "1@localhost:19093",
+        }
+        if proxy is not None:
+            listeners["listeners"] += f",PROXIED://:{behind}"
+            listeners["advertised.listeners"] += f",PROXIED://{proxy.address}"
+        environment = {
+            f"KAFKA_{name.upper().replace('.', '_')}": str(value) for name, value in {**settings, **listeners}.items()
+        }
+        more = [behind] if proxied else []
+        with running_container(IMAGE, port=clients, more_ports=more, environment=environment) as container:
+            control = ContainerControl(container, partial(is_ready, address))
+            control.start()
 
-        def command_line(tool_class: str, *arguments: str) -> list[str]:
-            translated = [argument.replace(address, inside) for argument in arguments]
-            tool = ["/opt/kafka/bin/kafka-run-class.sh", tool_class, *translated]
-            return ["docker", "exec", "-i", container.get_container_id(), *tool]
+            def command_line(tool_class: str, *arguments: str) -> list[str]:
+                translated = [argument.replace(address, inside) for argument in arguments]
+                tool = ["/opt/kafka/bin/kafka-run-class.sh", tool_class, *translated]
+                return ["docker", "exec", "-i", container.get_container_id(), *tool]
 
-        yield Broker(f"Docker (testcontainers) {IMAGE}", control, address, _command_line=command_line)
+            origin = f"Docker (testcontainers) {IMAGE}"
+            yield Broker(origin, control, address, proxy=proxy, _command_line=command_line)
 
 
 @contextmanager
-def _from_maven(settings: Mapping[str, object]) -> Iterator[Broker]:
-    clients, broker, controller = free_ports(3)
+def _from_maven(settings: Mapping[str, object], proxied: bool) -> Iterator[Broker]:
+    clients, behind, broker, controller = free_ports(4)
     address = f"127.0.0.1:{clients}"
-    listeners = {
-        "listeners": f"CLIENTS://{address},BROKER://127.0.0.1:{broker},CONTROLLER://127.0.0.1:{controller}",
-        "controller.quorum.voters": f"1@127.0.0.1:{controller}",
-    }
-    with supervised() as supervisor:
+    with _proxy(behind, proxied) as proxy, supervised() as supervisor:
+        listeners = {
+            "listeners": f"CLIENTS://{address},BROKER://127.0.0.1:{broker},CONTROLLER://127.0.0.1:{controller}",
+            "advertised.listeners": f"CLIENTS://{address},BROKER://127.0.0.1:{broker}",
+            "controller.quorum.voters": f"1@127.0.0.1:{controller}",
+        }
+        if proxy is not None:
+            listeners["listeners"] += f",PROXIED://127.0.0.1:{behind}"
+            listeners["advertised.listeners"] += f",PROXIED://{proxy.address}"
         command = kafka_maven.prepare(supervisor, {**settings, **listeners})
         log = supervisor.folder / "kafka.log"
         control = ProcessControl(supervisor, command, log=log, ready=partial(is_ready, address))
         control.start()
-        yield Broker(f"Apache Kafka {kafka_maven.KAFKA_VERSION} (Maven)", control, address)
+        yield Broker(f"Apache Kafka {kafka_maven.KAFKA_VERSION} (Maven)", control, address, proxy=proxy)
+
+
+@contextmanager
+def _proxy(port: int, wanted: bool) -> Iterator[TcpProxy | None]:
+    """A proxy before the port where the broker will listen for those who come through it."""
+    if not wanted:
+        yield None
+        return
+    with TcpProxy("127.0.0.1", port) as proxy:
+        yield proxy
 
 
 @contextmanager

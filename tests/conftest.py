@@ -2,9 +2,11 @@
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 
 import psycopg
@@ -12,10 +14,22 @@ import pytest
 
 from postroom.messaging.kafka import KafkaOptions, connect
 from postroom.messaging.ports import Kafka
+from postroom.messaging.records import ReceivedRecord
 from postroom.outbox import Message, Names, Outbox, schema
+from postroom.outbox.database import open_store
 from postroom.outbox.write import write_psycopg
+from postroom.relay import Relay, RelaySettings
 from postroom.testing.kafka import Broker
 from postroom.testing.postgres import Database
+
+#: Settings of relays under test: the shortest lease, and a window of several batches.
+RELAY = {
+    "batch_size": 100,
+    "max_in_flight": 400,
+    "lease_seconds": 2,
+    "backoff_cap_seconds": 0.5,
+    "shutdown_seconds": 5,
+}
 
 
 def eventually(condition: Callable[[], bool], what: str, seconds: float = 60.0) -> None:
@@ -53,6 +67,10 @@ def steps() -> Steps:
     return Steps()
 
 
+def _numbered(record: ReceivedRecord) -> tuple[bytes, int]:
+    return record.key or b"", int((record.value or b"0").split()[0])
+
+
 @dataclass
 class Workload:
     """Numbered messages by key, and what arrived of them."""
@@ -63,6 +81,7 @@ class Workload:
     topic: str
     outbox: Outbox = field(default_factory=lambda: Outbox(source="/test", max_payload_bytes=10_000_000))
     sent: Counter[bytes] = field(default_factory=Counter)
+    ids: dict[tuple[bytes, int], bytes] = field(default_factory=dict, repr=False)
 
     def publish(self, count: int, keys: int = 10, size: int = 50, per_transaction: int = 100) -> None:
         """``count`` messages round robin over ``keys``, numbered by key from 1."""
@@ -73,25 +92,32 @@ class Workload:
                 self.sent[key] += 1
                 payload = b"%d " % self.sent[key] + b"x" * size
                 entries.append(self.outbox.entry(Message(topic=self.topic, key=key, payload=payload, type="n")))
+                self.ids[key, self.sent[key]] = str(entries[-1].id).encode()
                 if len(entries) == per_transaction or n == count - 1:
                     write_psycopg(connection, entries, Names())
                     connection.commit()
                     entries = []
 
-    def arrived(self) -> list[tuple[bytes, int]]:
-        """Key and number of each record in the topic, by partition in the order of offsets."""
+    def records(self) -> list[ReceivedRecord]:
+        """What is in the topic, by partition in the order of offsets."""
         reader = self.kafka.reader()
         try:
-            records = list(reader.read(self.topic))
+            return list(reader.read(self.topic))
         finally:
             reader.close()
-        return [(record.key or b"", int((record.value or b"0").split()[0])) for record in records]
+
+    def arrived(self) -> list[tuple[bytes, int]]:
+        """Key and number of each record in the topic, by partition in the order of offsets."""
+        return [_numbered(record) for record in self.records()]
 
     def check(self, *, duplicates: int = 0) -> int:
         """Nothing lost, at most so many doubled, each key's first deliveries in order. Returns the duplicates."""
         by_key: dict[bytes, list[int]] = defaultdict(list)
-        for key, number in self.arrived():
+        for record in self.records():
+            key, number = _numbered(record)
             by_key[key].append(number)
+            message_id = dict(record.headers)["ce_id"]
+            assert self.ids.get((key, number), message_id) == message_id, "another message's id"
         doubled = 0
         for key, numbers in by_key.items():
             first_seen = list(dict.fromkeys(numbers))
@@ -102,8 +128,6 @@ class Workload:
         return doubled
 
     def unsettled(self) -> int:
-        from postroom.outbox.database import open_store  # noqa: PLC0415
-
         store = open_store(self.url)
         try:
             return store.backlog()[0]
@@ -122,3 +146,71 @@ def workload(postroom_postgres: Database, postroom_kafka: Broker, postroom_topic
 def rooms() -> Path:
     """The root of the repository."""
     return Path(__file__).parent.parent
+
+
+@pytest.fixture
+def relays(steps: Steps) -> Iterator[Callable[..., Relay]]:
+    """Starts relays of a workload in this process, which are stopped after the test.
+
+    ``kafka`` and ``url`` are other ways to its servers; ``settings`` are added to RELAY.
+    """
+    started: list[Relay] = []
+
+    def start(
+        of: Workload,
+        *,
+        kafka: Kafka | None = None,
+        url: str = "",
+        observer: Any = steps,
+        owner: str | None = None,
+        **settings: Any,
+    ) -> Relay:
+        relay = Relay(
+            open_store(url or of.url),
+            kafka or of.kafka,
+            settings=RelaySettings(**{**RELAY, **settings}),
+            observer=observer,
+            owner=owner,
+        )
+        started.append(relay)
+        relay.start()
+        return relay
+
+    yield start
+    for relay in started:
+        relay.stop()
+    for relay in started:
+        assert relay.join(60)
+
+
+@contextmanager
+def _writing(workload: Workload, pause: float, per_transaction: int) -> Iterator[None]:
+    stop = Event()
+    failed: list[BaseException] = []
+
+    def write() -> None:
+        try:
+            while not stop.wait(pause):
+                workload.publish(per_transaction, per_transaction=per_transaction)
+        except BaseException as error:  # noqa: BLE001  it is raised below
+            failed.append(error)
+
+    thread = Thread(target=write)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join(60)
+    assert not thread.is_alive()
+    assert not failed, failed
+
+
+@pytest.fixture
+def writing() -> Callable[..., Any]:
+    """``with writing(workload):`` small transactions, one after the other, the whole time."""
+
+    def start(workload: Workload, pause: float = 0.005, per_transaction: int = 10) -> Any:
+        return _writing(workload, pause, per_transaction)
+
+    return start

@@ -1,15 +1,25 @@
-"""A relay in a process of its own, which can be told to die at a step: run by test_relay_faults.py."""
+"""A relay in a process of its own, which tells its steps and can be told to fall at one: see conftest.py."""
 
 import json
-import os
+import resource
 import signal
 import sys
-from threading import Event
+import time
+from pathlib import Path
+from threading import Event, get_ident
 from typing import Any
 
 from postroom.messaging.kafka import KafkaOptions, connect
 from postroom.outbox.database import open_store
 from postroom.relay import Relay, RelaySettings
+
+
+def resident() -> int:
+    """Memory that is resident now, in bytes; where that is not told, the most there ever was."""
+    status = Path("/proc/self/statm")
+    if status.exists():
+        return int(status.read_text().split()[1]) * resource.getpagesize()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def main() -> None:
@@ -20,15 +30,23 @@ def main() -> None:
 
     def observe(step: str, /, **facts: Any) -> None:
         nonlocal seen
-        print(step, facts.get("count", ""), flush=True)
-        if step == told.get("die_at"):
+        plain = {
+            name: fact if isinstance(fact, int | float | str | list | tuple) else str(fact)
+            for name, fact in facts.items()
+        }
+        print(json.dumps({"step": step, "at": time.monotonic(), "resident": resident(), **plain}), flush=True)
+        if step == told.get("fall_at"):
             seen += 1
-            if seen == told["die_after"]:
-                os.kill(os.getpid(), signal.SIGKILL)
+            if seen == told["fall_after"]:
+                signal.pthread_kill(get_ident(), told["fall_by"])  # at this very step
 
-    options = KafkaOptions(told["bootstrap_servers"], options=told["client_config"])
-    settings = RelaySettings(**told["settings"])
-    relay = Relay(open_store(told["url"]), connect(options), settings=settings, observer=observe)
+    relay = Relay(
+        open_store(told["url"]),
+        connect(KafkaOptions(told["bootstrap_servers"], told["client"], told["options"])),
+        settings=RelaySettings(**told["settings"]),
+        observer=observe,
+    )
+    observe("started")
     relay.start()
     while relay.running and not stop.wait(0.05):
         pass

@@ -109,6 +109,15 @@ def test_a_failure_in_the_middle_of_several_batches_leaves_every_key_in_order() 
     assert one.unsettled == 8
 
 
+def test_a_second_failure_among_what_is_sent_again_leaves_the_order_as_well() -> None:
+    large = from_second(RecordTooLarge("large"))
+    told, one = Told(large, interrupted, large), delivery()
+    batches = [row(1), row(2), row(3, b"a"), row(4, b"b")], [row(5, b"c"), row(6, b"a"), row(7, b"c"), row(8, b"b")]
+
+    assert deliver(one, told, *batches) == [(2, "large"), (4, "large"), (8, None)]
+    assert told.sent[2:] == [[b"3", b"4", b"5", b"6", b"7", b"8"], [b"5", b"6", b"7"]]
+
+
 def test_only_the_head_lands_while_others_are_in_the_air() -> None:
     told, one = Told(), delivery()
     one.take_off(Batch([row(1)]), lambda: told)
