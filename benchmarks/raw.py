@@ -125,7 +125,7 @@ def _confluent(topic: str, records: list[_Record], *, errors_only: bool) -> Call
             "enable.gapless.guarantee": True,
             "message.timeout.ms": 0,
             "partitioner": "murmur2_random",
-            "linger.ms": 0.5,
+            "linger.ms": 0,
             "queue.buffering.max.messages": 200_000,
             "queue.buffering.max.kbytes": 131_072,
             "delivery.report.only.error": errors_only,

@@ -386,6 +386,8 @@ class Relay(Service):
         """Settle what is in the air, as far as Kafka answers in time."""
         self._give_up_at = self._clock.monotonic() + self.settings.shutdown_seconds
         try:
+            while self._delivery.acknowledged and not self._past_shutdown():
+                self._cycle()  # Kafka has these already; unsettled, the next relay would publish them again
             self._drain()
         except Interrupted:
             self._delivery.land()

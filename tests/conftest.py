@@ -22,15 +22,6 @@ from postroom.relay import Relay, RelaySettings
 from postroom.testing.kafka import Broker
 from postroom.testing.postgres import Database
 
-#: Settings of relays under test: the shortest lease, and a window of several batches.
-RELAY = {
-    "batch_size": 100,
-    "max_in_flight": 400,
-    "lease_seconds": 2,
-    "backoff_cap_seconds": 0.5,
-    "shutdown_seconds": 5,
-}
-
 
 def eventually(condition: Callable[[], bool], what: str, seconds: float = 60.0) -> None:
     """Wait for ``condition``; it is polled, and the deadline only ends a test that has failed."""
@@ -149,10 +140,22 @@ def rooms() -> Path:
 
 
 @pytest.fixture
-def relays(steps: Steps) -> Iterator[Callable[..., Relay]]:
+def relay_settings() -> dict[str, Any]:
+    """Of relays under test: the shortest lease, and a window of several batches."""
+    return {
+        "batch_size": 100,
+        "max_in_flight": 400,
+        "lease_seconds": 2,
+        "backoff_cap_seconds": 0.5,
+        "shutdown_seconds": 5,
+    }
+
+
+@pytest.fixture
+def relays(steps: Steps, relay_settings: dict[str, Any]) -> Iterator[Callable[..., Relay]]:
     """Starts relays of a workload in this process, which are stopped after the test.
 
-    ``kafka`` and ``url`` are other ways to its servers; ``settings`` are added to RELAY.
+    ``kafka`` and ``url`` are other ways to its servers; ``settings`` are added to ``relay_settings``.
     """
     started: list[Relay] = []
 
@@ -168,7 +171,7 @@ def relays(steps: Steps) -> Iterator[Callable[..., Relay]]:
         relay = Relay(
             open_store(url or of.url),
             kafka or of.kafka,
-            settings=RelaySettings(**{**RELAY, **settings}),
+            settings=RelaySettings(**{**relay_settings, **settings}),
             observer=observer,
             owner=owner,
         )

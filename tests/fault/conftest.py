@@ -16,17 +16,6 @@ from postroom.messaging.kafka import connect
 from postroom.testing import kafka_broker
 from postroom.testing.kafka import Broker
 
-BATCH = 100
-WINDOW = 400
-#: For all relays here: the shortest lease, and a window of several batches.
-SETTINGS = {
-    "batch_size": BATCH,
-    "max_in_flight": WINDOW,
-    "lease_seconds": 2,
-    "backoff_cap_seconds": 0.5,
-    "shutdown_seconds": 5,
-}
-
 
 class RelayProcess:
     """A relay in a process of its own, and the steps that it told. ``at`` is on this machine's one clock."""
@@ -94,10 +83,11 @@ Spawn = Callable[..., RelayProcess]
 
 
 @pytest.fixture
-def spawn(workload: Any) -> Iterator[Spawn]:
+def spawn(workload: Any, relay_settings: dict[str, Any]) -> Iterator[Spawn]:
     """Starts relay processes, which do not outlive the test.
 
-    ``settings`` are added to SETTINGS; ``fall_at`` a step, the ``fall_after``-th time, it sends itself ``fall_by``.
+    ``settings`` are added to ``relay_settings``. At the step ``fall_at``, the ``fall_after``-th time, it sends itself
+    ``fall_by``.
     """
     processes: list[RelayProcess] = []
 
@@ -112,7 +102,7 @@ def spawn(workload: Any) -> Iterator[Spawn]:
                 "fall_after": 1,
                 "fall_by": signal.SIGKILL,
                 **told,
-                "settings": {**SETTINGS, **(settings or {})},
+                "settings": {**relay_settings, **(settings or {})},
             }
         )
         processes.append(process)

@@ -258,6 +258,30 @@ def test_when_settling_fails_nothing_is_published_again(
     workload.check(duplicates=0)
 
 
+def test_a_stop_right_after_settling_failed_leaves_nothing_to_be_published_again(
+    workload: Any, steps: Any, relays: Callable[..., Relay], eventually: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settle = PostgresReader.settle
+    broken: list[Any] = []
+
+    def settle_or_break(self: PostgresReader, batches: Any, refusals: Any = ()) -> None:
+        if any(batch.rows for batch in batches) and not broken:
+            broken.append(batches)
+            first.stop()
+            raise DatabaseUnavailable("cut")
+        settle(self, batches, refusals)
+
+    monkeypatch.setattr(PostgresReader, "settle", settle_or_break)
+    first = relays()
+    workload.publish(100)
+    assert first.join(30)
+    relays()
+    eventually(lambda: workload.unsettled() == 0, "all is settled")
+
+    assert broken
+    workload.check(duplicates=0)
+
+
 @pytest.mark.parametrize("kind", ["sqlite", "memory"])
 def test_the_other_stores_are_relayed_as_well(
     kind: str, workload: Any, steps: Any, tmp_path: Any, eventually: Any

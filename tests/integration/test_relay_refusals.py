@@ -104,8 +104,9 @@ def test_a_topic_whose_policy_is_stop_stands_still_while_others_go_on_and_goes_o
     assert "Kafka refused the message at position" in store.control().topics[workload.topic]
     other.check(duplicates=0)
     arrived = workload.arrived()
-    # What was handed over together with the refused one may be there; nothing that was read after it.
-    assert 100 <= len(arrived) == len(set(arrived)) <= 100 + SEVERAL_BATCHES["max_in_flight"]
+    # Shard by shard, so what other keys had on their way may be there, later messages too; not the rest.
+    assert len(arrived) == len(set(arrived)) < 300
+    assert [number for key, number in arrived if key == b"key-0"] == list(range(1, 21))
     other.publish(100)
     eventually(lambda: settled(steps) == 601, "the other goes on")
     [refused] = store.parked(topic=workload.topic, refused=True)
