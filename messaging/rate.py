@@ -1,6 +1,8 @@
-"""How much may be done now, of what may be done each second."""
+"""Rates: how much may be done now, and how much was done of late."""
 
 from .clock import Clock
+
+_NEXT_TO_NOTHING = 0.05
 
 
 class TokenBucket:
@@ -35,3 +37,23 @@ class TokenBucket:
         """They are used."""
         if self._rate is not None:
             self._tokens -= tokens
+
+
+class Meter:
+    """How many a second of late, smoothed. For one thread."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._at = clock.monotonic()
+        self._count = 0
+        self._rate = 0.0
+
+    def rate(self, count: int) -> float:
+        """The rate, ``count`` being done in all by now; 0 when there is next to nothing."""
+        now = self._clock.monotonic()
+        if now > self._at:
+            self._rate = 0.5 * self._rate + 0.5 * (count - self._count) / (now - self._at)
+        if self._rate < _NEXT_TO_NOTHING:
+            self._rate = 0.0
+        self._at, self._count = now, count
+        return self._rate

@@ -195,8 +195,11 @@ class LogReader(Protocol):
     def rewind(self) -> None:
         """Forget what was read and not settled: it is read again."""
 
-    def checkpoint(self) -> None:
-        """Bring the cursors up to date although nothing was published. Only with nothing in flight."""
+    def checkpoint(self, refusals: Sequence[Refusal] = ()) -> None:
+        """Bring the cursors up to date although no batch is settled, and park ``refusals``. Raises Fenced.
+
+        Only with nothing in flight.
+        """
 
     def release(self, shards: Sequence[int] | None = None) -> None:
         """Give leases back at once, all of them by default. Does not raise for an absent database: they expire."""

@@ -262,8 +262,9 @@ class MemoryReader:
     def rewind(self) -> None:
         self._epoch = None
 
-    def checkpoint(self) -> None:
-        """The cursor is a position, and always up to date."""
+    def checkpoint(self, refusals: Sequence[Refusal] = ()) -> None:
+        if refusals:  # the cursor is a position, and always up to date
+            self.settle([Batch([], (self._epoch, self._position))], refusals)
 
     def release(self, shards: Sequence[int] | None = None) -> None:
         if shards is not None and 0 not in shards:

@@ -98,8 +98,8 @@ class PostgresReader:
     def rewind(self) -> None:
         self._cursors = {}
 
-    def checkpoint(self) -> None:
-        self.settle([Batch([], list(self._cursors.values()))])
+    def checkpoint(self, refusals: Sequence[Refusal] = ()) -> None:
+        self.settle([Batch([], list(self._cursors.values()))], refusals)
 
     def release(self, shards: Sequence[int] | None = None) -> None:
         released = {"owner": self._owner, "shards": None if shards is None else list(shards)}

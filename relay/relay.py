@@ -42,19 +42,19 @@ from ..messaging.health import Health
 from ..messaging.lifecycle import Service
 from ..messaging.observer import Observer, unobserved
 from ..messaging.ports import Kafka, Publication, Publisher
-from ..messaging.rate import TokenBucket
+from ..messaging.rate import Meter, TokenBucket
 from ..outbox.log import BATCH_BYTES, MAX_SHARDS, Batch, Claim, LogStore, Report
+from .breaker import Breaker
 from .delivery import Delivery
+from .rest import Rest
 from .settings import OnRefused, RelaySettings
 from .upkeep import Upkeep
 
 _WAIT_STEP = 0.1
-_LISTEN_STEP = 0.25
 _HEARTBEAT = 1.0
 _TELL_WAITING_EVERY = 5.0
 _CHECKPOINT_EVERY = 30.0
 _LOOK_AFTER_PARKED_EVERY = 60.0
-_NO_RATE = 0.05
 #: The in-flight window's other bound: large messages must not fill the memory.
 _WINDOW_BYTES = 4 * BATCH_BYTES
 
@@ -90,8 +90,8 @@ class Relay(Service):
         self._kafka = kafka
         self._observe = observer
         self._reader = store.reader(self.owner, settings.lease_seconds)
-        self._waker = store.waker() if settings.listen else None
-        self._backoff = Backoff(settings.backoff_base_seconds, settings.backoff_cap_seconds)
+        self._rest = Rest(settings, clock, self._stopping, store.waker() if settings.listen else None)
+        self._breaker = Breaker(Backoff(settings.backoff_base_seconds, settings.backoff_cap_seconds), clock)
         self._delivery = Delivery(self._policy, observer, clock)
         self._upkeep = Upkeep(store, settings, observer, clock)
         self._bucket = TokenBucket(clock)
@@ -101,16 +101,11 @@ class Relay(Service):
         self._heartbeat_at = 0.0
         self._checkpoint_at = 0.0
         self._parked_at = 0.0
-        self._not_before = 0.0
         self._settle_at: float | None = None
-        self._idle = 0.0
-        self._failures = 0
         self._able = True
-        self._away_since: float | None = None
         self._told_waiting = 0.0
         self._published = 0
-        self._rate = 0.0
-        self._measured = (clock.monotonic(), 0)
+        self._meter = Meter(clock)
         self._others = 0
         self._broken = False
         self._give_up_at: float | None = None
@@ -127,8 +122,7 @@ class Relay(Service):
             self._drop_publisher()
             self._reader.release()
             self._reader.close()
-            if self._waker is not None:
-                self._waker.close()
+            self._rest.close()
             self._store.close()
             self.health.became("stopped")
             self._observe("stopped")
@@ -147,8 +141,8 @@ class Relay(Service):
 
     def _cycle(self) -> None:
         self._heartbeat()
-        if self._clock.monotonic() < self._not_before:
-            self._clock.wait(self._stopping, min(_WAIT_STEP, self._not_before - self._clock.monotonic()))
+        if seconds := self._breaker.open_for():
+            self._clock.wait(self._stopping, min(_WAIT_STEP, seconds))
             return
         if not self._able:
             self._probe()
@@ -156,7 +150,7 @@ class Relay(Service):
         if not self._claim.shards:
             others = self._claim.others
             self.health.became("standby", f"{others} others have the shards" if others else "for leases to run out")
-            self._rest()
+            self._rest.next()
             return
         if 0 in self._claim.shards:
             self._upkeep.run()
@@ -173,7 +167,7 @@ class Relay(Service):
     def _go_on(self) -> None:
         """Read the next batch and hand it to Kafka, if there is room for it."""
         control, settings = self._claim.control, self.settings
-        batch_size = 1 if self._failures else control.batch_size or settings.batch_size
+        batch_size = 1 if self._breaker.probing else control.batch_size or settings.batch_size
         self._bucket.limit(None if control.rate is None else max(control.rate * self._claim.share, 0.001))
         limit = self._bucket.available(min(batch_size, settings.max_in_flight - self._delivery.unsettled))
         if limit <= 0 or self._delivery.unsettled_bytes >= _WINDOW_BYTES:
@@ -188,9 +182,9 @@ class Relay(Service):
             self.health.became("running", "caught up")
             self.health.waiting(work=False)
             self._checkpoint()
-            self._rest()
+            self._rest.next()
             return
-        self._idle = 0.0
+        self._rest.begin()
         self.health.waiting(work=True)
         if batch.rows:
             self._observe("read", count=len(batch.rows), positions=(batch.rows[0].position, batch.rows[-1].position))
@@ -243,10 +237,8 @@ class Relay(Service):
         now = self._clock.monotonic()
         if now < self._heartbeat_at:
             return
-        self._measure(now)
-        claim = self._reader.claim(
-            Report(self._able, self.health.state, self.health.detail, self._published, self._rate)
-        )
+        rate = self._meter.rate(self._published)
+        claim = self._reader.claim(Report(self._able, self.health.state, self.health.detail, self._published, rate))
         before = self._claim
         if claim.shards - before.shards:
             # First what waits behind parked messages: without knowing it, the new shards must not be read.
@@ -263,14 +255,6 @@ class Relay(Service):
         self._heartbeat_at = now + min(_HEARTBEAT, self.settings.lease_seconds / 3)
         if lost := before.shards - claim.shards:
             raise Fenced(f"The lease of {len(lost)} shards ran out and another relay took them.")
-
-    def _measure(self, now: float) -> None:
-        """Messages per second of late, for the report."""
-        seconds, count = now - self._measured[0], self._published - self._measured[1]
-        if seconds > 0:
-            self._rate = 0.5 * self._rate + 0.5 * count / seconds
-            self._rate = self._rate if self._rate >= _NO_RATE else 0.0
-        self._measured = (now, self._published)
 
     def _hand_over(self) -> None:
         """Another relay has less than its share: settle all, and leave it some shards."""
@@ -304,7 +288,7 @@ class Relay(Service):
             if not delivery.land():
                 delivery.sort_out(self._ready_publisher, self._wait_for)
             self._stop_topics()
-            self._reader.settle([], flight.refusals)
+            self._reader.checkpoint(flight.refusals)
             again = {refusal.row.position for refusal in flight.refusals}
             published = [row.position for row in rows if row.position not in again]
             self._store.unpark(published)
@@ -360,7 +344,7 @@ class Relay(Service):
             self.health.became(self.health.state, f"Kafka has not answered for {silent:.0f} s")
             self._observe("waiting", seconds=round(silent, 1))
         if silent >= self.settings.step_aside_seconds and self._others and not self._stopping.is_set():
-            self._away_since = now - silent
+            self._breaker.away_since = now - silent
             self._drop_publisher()
             raise KafkaUnavailable(f"Kafka has not answered for {silent:.0f} s.")
 
@@ -413,37 +397,19 @@ class Relay(Service):
             self._checkpoint_at = now + _CHECKPOINT_EVERY
             self._reader.checkpoint()
 
-    def _rest(self) -> None:
-        settings = self.settings
-        self._idle = min(max(self._idle * 2, settings.poll_min_seconds), settings.poll_max_seconds)
-        if self._waker is None:
-            self._clock.wait(self._stopping, self._idle)
-            return
-        left = self._idle
-        while left > 0 and not self._stopping.is_set():
-            step = min(left, _LISTEN_STEP)
-            if self._waker.wait(step):
-                self._idle = 0.0
-                return
-            left -= step
-
     def _pause(self, error: Exception) -> None:
-        """Open the breaker: nothing is tried until a random while has passed. The lease is kept meanwhile."""
-        self._failures += 1
-        delay = self._backoff.delay(self._failures)
+        """Open the breaker. The lease is kept meanwhile, as far as the database answers."""
+        of_kafka = isinstance(error, KafkaUnavailable | Interrupted)
+        seconds = self._breaker.open(of_kafka=of_kafka)
         self.health.became("unavailable", str(error))
-        self._observe("paused", error=error, seconds=round(delay, 3))
-        now = self._clock.monotonic()
-        if isinstance(error, KafkaUnavailable | Interrupted):
-            self._away_since = self._away_since or now
-            if self._able and self._others and now - self._away_since >= self.settings.step_aside_seconds:
-                self._able = False
-                self._drop_publisher()
-                self._reader.release(sorted(range(MAX_SHARDS)))
-                self._observe("stepped_aside", error=error)
-            self._not_before = now + delay
-        else:
-            self._clock.wait(self._stopping, delay)
+        self._observe("paused", error=error, seconds=round(seconds, 3))
+        if not of_kafka:
+            self._clock.wait(self._stopping, seconds)  # a heartbeat would only fail, too
+        elif self._able and self._others and self._breaker.away_for() >= self.settings.step_aside_seconds:
+            self._able = False
+            self._drop_publisher()
+            self._reader.release(sorted(range(MAX_SHARDS)))
+            self._observe("stepped_aside", error=error)
 
     def _probe(self) -> None:
         """Having stepped aside, see whether Kafka answers again."""
@@ -453,10 +419,7 @@ class Relay(Service):
         self._healthy()
 
     def _healthy(self) -> None:
-        """Close the breaker."""
-        self._away_since = None
-        if self._failures:
-            self._failures = 0
+        if self._breaker.close():
             self._observe("resumed")
 
     def _policy(self, topic: str) -> OnRefused:

@@ -127,6 +127,20 @@ def test_a_page_that_outlived_its_lease_parks_nothing(store: LogStore, readers: 
     assert not store.parked()
 
 
+def test_a_checkpoint_that_outlived_its_lease_parks_nothing(store: LogStore, readers: Readers) -> None:
+    """What an operator let go was refused again, by a relay that hung meanwhile: another may have published it."""
+    slow = readers(store, "a", lease=0.0)
+    publish(store, "1")
+    batch = slow.read(10)
+    while not batch.rows:  # pages of shards without a row
+        batch = slow.read(10)
+    readers(store, "b")
+
+    with pytest.raises(Fenced):
+        slow.checkpoint([Refusal(batch.rows[0], "refused")])
+    assert not store.parked()
+
+
 def test_an_owner_that_got_its_lost_lease_back_cannot_settle_an_old_batch(store: LogStore, readers: Readers) -> None:
     slow = readers(store, "a", lease=0.0)
     publish(store, "1")

@@ -5,8 +5,10 @@ from threading import Event
 
 import pytest
 
+from postroom.messaging.backoff import Backoff
 from postroom.messaging.health import Health, State
-from postroom.messaging.rate import TokenBucket
+from postroom.messaging.rate import Meter, TokenBucket
+from postroom.relay.breaker import Breaker
 
 
 class HandClock:
@@ -124,3 +126,31 @@ def test_a_bucket_of_less_than_one_a_second_gives_one_now_and_then(clock: HandCl
         bucket.take(given[-1])
 
     assert given == [0, 1] * 4
+
+
+def test_a_meter_follows_the_rate_and_comes_down_to_nothing(clock: HandClock) -> None:
+    meter, done = Meter(clock), 0
+    for _ in range(12):
+        clock.seconds += 1
+        done += 100
+        rate = meter.rate(done)
+    assert rate == pytest.approx(100, rel=0.01)
+    for _ in range(12):
+        clock.seconds += 1
+        rate = meter.rate(done)
+    assert rate == 0
+
+
+def test_a_breaker_opens_for_kafka_lets_one_try_through_and_closes(clock: HandClock) -> None:
+    breaker = Breaker(Backoff(1, 10), clock)
+    assert (breaker.open_for(), breaker.probing, breaker.close()) == (0, False, False)
+    seconds = breaker.open(of_kafka=True)
+    assert breaker.open_for() == pytest.approx(seconds)
+    clock.seconds += 10
+    assert (breaker.open_for(), breaker.probing, breaker.away_for()) == (0, True, 10)
+    breaker.open(of_kafka=True)
+    assert breaker.away_for() == 10, "from the first failure on"
+    assert breaker.close()
+    assert (breaker.probing, breaker.away_for()) == (False, 0)
+    breaker.open(of_kafka=False)
+    assert (breaker.probing, breaker.away_for()) == (True, 0)
