@@ -14,9 +14,8 @@ from .process import MeasuredProcess, MeasurementError, tail
 from .topic import payload
 
 _ROOT = Path(__file__).parents[1]
-_WARM_UP = 30
-_WARM_UP_RATE = 10
-_WARM_UP_SECONDS = 60.0
+_WARM_UP_SECONDS = 3
+_WARM_UP_WITHIN = 60.0
 _GRACE_SECONDS = 25.0
 _KEPT_UP = 0.95
 """Of the rate; with less, the figures would be those of another load."""
@@ -25,18 +24,19 @@ _KEPT_UP = 0.95
 def latency(ask: Ask) -> dict[str, Any]:
     """``ask.n`` messages at ``ask.rate`` a second, each inserted and committed by itself.
 
-    Three times per message: from before its INSERT to LogAppendTime (which has whole milliseconds, rounded
-    down), from after its commit to the same, and from before its INSERT to a consumer.
+    The broker and all processes are warm: the same rate went before. Three times per message: from before its
+    INSERT to LogAppendTime (which has whole milliseconds, rounded down), from after its commit to the same, and
+    from before its INSERT to a consumer.
     """
     with bench(ask) as made:
         made.system.before_relay(made.connection)
         relay = made.start()
         consumer = made.topic.consumer(**{"fetch.wait.max.ms": 100, "fetch.min.bytes": 1})
         try:
-            with _writer(ask, made.topic.name, _WARM_UP, _WARM_UP_RATE, "warm-up"):
-                if len(_receive(consumer, relay, _WARM_UP, _WARM_UP_SECONDS)) < _WARM_UP:
-                    raise MeasurementError(f"not even {_WARM_UP} messages came within {_WARM_UP_SECONDS:.0f} s")
-            time.sleep(1)
+            warm_up = ask.rate * _WARM_UP_SECONDS
+            with _writer(ask, made.topic.name, warm_up, ask.rate, "warm-up"):
+                if len(_receive(consumer, relay, warm_up, _WARM_UP_WITHIN)) < warm_up:
+                    raise MeasurementError(f"not even {warm_up} messages came within {_WARM_UP_WITHIN:.0f} s")
             relay.sample()
             cpu, began = relay.cpu_seconds, time.time()
             with _writer(ask, made.topic.name, ask.n, ask.rate, "load") as writer:

@@ -22,7 +22,6 @@ TYPE = "bench.event"
 
 _OUTBOX = Outbox(source=SOURCE)
 _COLUMNS = ("id", "topic", "key", "type", "payload", "headers")
-_ARRAYS = ("ids", "topics", "keys", "types", "payloads", "headers")
 _PER_TRANSACTION = 1_000
 
 
@@ -30,9 +29,9 @@ class PostroomSystem:
     """See ``systems.System``. ``variant``: the client, then options: ``confluent,lease=10``."""
 
     tables: Sequence[str] = ("postroom.outbox",)
-    # What `Outbox.publish` itself writes, on any connection.
+    # What `Outbox.publish` itself writes for one message, on any connection.
     insert_sql = re.sub(
-        r"%\((\w+)\)s", lambda found: f"${_ARRAYS.index(found[1]) + 1}", queries(Names(), "postgres")["append"]
+        r"%\((\w+)\)s", lambda found: f"${_COLUMNS.index(found[1]) + 1}", queries(Names(), "postgres")["append_values"]
     )
 
     def __init__(self, topic: str, variant: str) -> None:
@@ -60,7 +59,7 @@ class PostroomSystem:
 
     def insert_args(self, key: str, body: str) -> Sequence[Any]:
         entry = self._entry(key, body)
-        return [[getattr(entry, name)] for name in _COLUMNS]
+        return [getattr(entry, name) for name in _COLUMNS]
 
     def pending(self, connection: psycopg.Connection[Any]) -> int:  # noqa: ARG002  the store has its own
         return self._store.backlog()[0]

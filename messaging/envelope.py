@@ -17,6 +17,8 @@ RESERVED = frozenset({"ce_specversion", "ce_id", "ce_type", "ce_time", "ce_sourc
 #: Headers that go from a consumed message into what its handler publishes.
 PROPAGATED = ("correlation_id", "traceparent", "tracestate", "expires_at")
 
+_SPECVERSION = ("ce_specversion", b"1.0")
+
 
 def wire_headers(
     message_id: str, type_: str, created_at: datetime, key: bytes | None, stored: str
@@ -30,14 +32,9 @@ def wire_headers(
     if complete:
         return list(pairs)
     encoded_id = message_id.encode()
-    attributes = [
-        ("ce_specversion", b"1.0"),
-        ("ce_id", encoded_id),
-        ("ce_type", _encoded(type_)),
-        ("ce_time", timestamp(created_at).encode()),
-    ]
+    attributes = [_SPECVERSION, ("ce_id", encoded_id), _type(type_), ("ce_time", timestamp(created_at).encode())]
     if key and (subject := _subject(key)) and ("ce_subject" not in stored or first(pairs, "ce_subject") is None):
-        attributes.append(("ce_subject", subject))
+        attributes.append(subject)
     if "correlation_id" not in stored or not first(pairs, "correlation_id"):
         attributes.append(("correlation_id", encoded_id))
     attributes += pairs
@@ -95,14 +92,14 @@ class Envelope:
 
 
 @lru_cache(maxsize=4096)
-def _encoded(text: str) -> bytes:
-    return text.encode()
+def _type(type_: str) -> tuple[str, bytes]:
+    return "ce_type", type_.encode()
 
 
 @lru_cache(maxsize=16_384)
-def _subject(key: bytes) -> bytes:
-    """The key, where it is a printable text; else nothing."""
+def _subject(key: bytes) -> tuple[str, bytes] | None:
+    """The key, where it is a printable text."""
     try:
-        return key if key.decode().isprintable() else b""
+        return ("ce_subject", key) if key.decode().isprintable() else None
     except UnicodeDecodeError:
-        return b""
+        return None

@@ -4,16 +4,18 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from threading import Event, Thread
 from typing import Any
 
 import psycopg
 from psycopg import errors as pg
+from psycopg.pq import TransactionStatus
 
 from ..messaging.errors import DatabaseUnavailable
 from .database import translated
+from .question import Params, Prepared, Question, Row
 
 _CONNECT_TIMEOUT = 5
 _LOOK = 0.5
@@ -38,6 +40,8 @@ class Connector:
         self._lost = lost
         self._connection: psycopg.Connection[Any] | None = None
         self._prepare_after: int | None = _PREPARE_AFTER
+        self._prepared: Prepared = {}
+        self._question: Question | None = None
         self._overdue_at = float("inf")
         self._closed = Event()
         self._guard: Thread | None = None
@@ -51,6 +55,30 @@ class Connector:
     @contextmanager
     def autocommit(self, patience: float | None = None) -> Iterator[psycopg.Connection[Any]]:
         """The connection, each statement a transaction of its own."""
+        with self._guarded(patience) as connection:
+            if self._question is not None:
+                self._question.collect()
+            yield connection
+
+    def ask(self, settings: str, query: str, params: Params) -> None:
+        """Send a query that only reads, in a transaction with ``settings``; ``answer`` has what it found.
+
+        One at a time: what was asked before is forgotten. Raises as ``autocommit`` does.
+        """
+        with self.autocommit() as connection:
+            prepared = None if self._prepare_after is None else self._prepared
+            self._question = Question(connection, settings, query, params, prepared)
+
+    def answer(self, make: Callable[[Sequence[Any]], Row]) -> list[Row]:
+        """What was asked for, each row by ``make``. Raises as ``autocommit`` does."""
+        with self._guarded(None):
+            question, self._question = self._question, None
+            if question is None:
+                raise psycopg.OperationalError("the connection is lost")
+            return question.rows(make)
+
+    @contextmanager
+    def _guarded(self, patience: float | None) -> Iterator[psycopg.Connection[Any]]:
         with translated():
             connection = self._ready()
             self._overdue_at = time.monotonic() + (self.patience if patience is None else patience)
@@ -61,17 +89,24 @@ class Connector:
                 self._prepare_after = None
                 self.drop()
                 raise DatabaseUnavailable("The pooler keeps no prepared statements; going on without.") from error
-            except psycopg.OperationalError:
-                self.drop()
+            except psycopg.Error as error:
+                if isinstance(error, psycopg.OperationalError) or self._is_amid():
+                    self.drop()
                 raise
             finally:
                 self._overdue_at = float("inf")
+
+    def _is_amid(self) -> bool:
+        """Whether a transaction was left open: a question's, which failed."""
+        return self._connection is not None and self._connection.pgconn.transaction_status != TransactionStatus.IDLE
 
     def drop(self) -> None:
         """Close the connection; the next transaction makes a new one."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+        self._question = None
+        self._prepared = {}
         self._lost()
 
     def close(self) -> None:

@@ -8,7 +8,8 @@ late is not missed, whatever its xid or its position, and a transaction left ope
 Reading runs ahead: the cursors here move with each batch read, those in the table with each batch settled.
 """
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from operator import itemgetter
 from typing import Any
@@ -18,8 +19,12 @@ import psycopg
 from ..messaging.errors import ConfigurationError, Fenced
 from .connection import Connector
 from .entry import LogRow
-from .log import BATCH_BYTES, Batch, Claim, Control, Holds, Refusal, Report
+from .log import BATCH_BYTES, Batch, Claim, Control, Holds, Refusal, Report, payload_bytes
 from .names import Names, queries
+from .question import Params
+
+#: How often relays that are gone are looked for, in seconds.
+_FORGET_EVERY = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,14 +48,18 @@ class PostgresReader:
         self._owner = owner
         self._lease = lease
         self._cursors: dict[int, _Cursor] = {}
+        self._forget_at = 0.0
         self._turn = 0
+        self._ahead: tuple[_Cursor, int] | None = None
         self._polls: dict[int, str] = {}
 
     def claim(self, report: Report | None = None) -> Claim:
         told = {"owner": self._owner, "lease": self._lease, **asdict(report or Report())}
         with self._database.transaction() as connection:
             connection.execute(self._sql["report"], told)
-            connection.execute(self._sql["forget_relays"])
+            if time.monotonic() >= self._forget_at:
+                connection.execute(self._sql["forget_relays"])
+                self._forget_at = time.monotonic() + _FORGET_EVERY
             quota, others, total = _only(connection.execute(self._sql["share"], told))
             rows = connection.execute(self._sql["claim"], {**told, "quota": quota}).fetchall()
             control = Control.of(connection.execute(self._sql["control"]).fetchall())
@@ -77,11 +86,13 @@ class PostgresReader:
         return Holds(frozenset(keys), frozenset(topics))
 
     def read(self, limit: int) -> Batch:
-        paging = sorted(shard for shard, cursor in self._cursors.items() if cursor.upto is not None)
-        if paging:
-            self._turn += 1
-            return self._page(self._cursors[paging[self._turn % len(paging)]], limit)
-        return self._poll(limit) if self._cursors else Batch([])
+        cursor = self._next_to_page()
+        if cursor is None:
+            return self._poll(limit) if self._cursors else Batch([])
+        batch = self._page(cursor, limit)
+        if (following := self._next_to_page()) is not None:
+            self._ask_page(following, limit)  # PostgreSQL looks for it while this one is published
+        return batch
 
     def settle(self, batches: Sequence[Batch], refusals: Sequence[Refusal] = ()) -> None:
         moved = {cursor.shard: cursor for batch in batches for cursor in batch.moves or ()}
@@ -97,6 +108,7 @@ class PostgresReader:
 
     def rewind(self) -> None:
         self._cursors = {}
+        self._ahead = None
 
     def checkpoint(self, refusals: Sequence[Refusal] = ()) -> None:
         self.settle([Batch([], list(self._cursors.values()))], refusals)
@@ -146,8 +158,9 @@ class PostgresReader:
         for number, (snapshot, cursors) in enumerate(groups.items()):
             params[f"snapshot_{number}"] = snapshot
             params[f"shards_{number}"] = [cursor.shard for cursor in cursors]
-        (_, _, _, seen, *_), *found = self._planned(self._poll_of(len(groups)), params)
-        if len(found) > limit or _over(found):
+        self._database.ask(self._sql["plan"], self._poll_of(len(groups)), params)
+        (_, _, _, seen, *_), *found = self._database.answer(LogRow._make)
+        if len(found) > limit or payload_bytes(found) > BATCH_BYTES:
             for cursors in groups.values():
                 self._freeze(cursors)
             return self._page(self._cursors[min(self._cursors)], limit)
@@ -156,7 +169,7 @@ class PostgresReader:
         if not found:
             return Batch([])  # nothing to settle; the next poll asks for what this snapshot could not see
         found.sort(key=itemgetter(1))
-        return Batch(list(map(LogRow._make, found)), moved)
+        return Batch(found, moved)
 
     def _poll_of(self, groups: int) -> str:
         """The statement for so many groups, always the same text, so that it is prepared once."""
@@ -167,12 +180,23 @@ class PostgresReader:
 
     def _freeze(self, cursors: Sequence[_Cursor]) -> None:
         """More than a batch: fix where the pages begin and end. ``cursors`` share a snapshot."""
-        params = {"shards": [cursor.shard for cursor in cursors], "snapshot": cursors[0].snapshot}
-        [(upto, page_position, page_end)] = self._planned(self._sql["freeze"], params)
+        params: Params = {"shards": [cursor.shard for cursor in cursors], "snapshot": cursors[0].snapshot}
+        self._database.ask(self._sql["plan"], self._sql["freeze"], params)
+        [(upto, page_position, page_end)] = self._database.answer(tuple)
         for cursor in cursors:
             self._cursors[cursor.shard] = replace(cursor, upto=upto, page_position=page_position, page_end=page_end)
 
-    def _page(self, cursor: _Cursor, limit: int) -> Batch:
+    def _next_to_page(self) -> _Cursor | None:
+        """The shards with a backlog take turns; what was asked for ahead comes first, if it still stands."""
+        if self._ahead is not None and self._cursors.get(self._ahead[0].shard) is self._ahead[0]:
+            return self._ahead[0]
+        paging = sorted(shard for shard, cursor in self._cursors.items() if cursor.upto is not None)
+        if not paging:
+            return None
+        self._turn += 1
+        return self._cursors[paging[self._turn % len(paging)]]
+
+    def _ask_page(self, cursor: _Cursor, limit: int) -> None:
         params = {
             "shard": cursor.shard,
             "after": cursor.page_position,
@@ -182,9 +206,15 @@ class PostgresReader:
             "limit": limit,
             "bytes": BATCH_BYTES,
         }
-        found = self._planned(self._sql["page"], params)
-        rows = list(map(LogRow._make, found))
-        if len(rows) == limit or _over(found):
+        self._database.ask(self._sql["plan"], self._sql["page"], params)
+        self._ahead = (cursor, limit)
+
+    def _page(self, cursor: _Cursor, limit: int) -> Batch:
+        if self._ahead is None or self._ahead[0] is not cursor or self._ahead[1] != limit:
+            self._ask_page(cursor, limit)
+        self._ahead = None
+        rows = self._database.answer(LogRow._make)
+        if len(rows) == limit or payload_bytes(rows) > BATCH_BYTES:
             moved = replace(cursor, page_position=rows[-1].position)
         else:
             assert cursor.upto is not None  # noqa: S101  only a shard that is being paged comes here
@@ -192,30 +222,7 @@ class PostgresReader:
         self._cursors[cursor.shard] = moved
         return Batch(rows, [moved])
 
-    def _planned(self, query: str, params: dict[str, Any]) -> list[Any]:
-        """Run with the planner settings that the log's queries depend on, in one round trip. Binary results."""
-        # Not connection.transaction(), which takes more of psycopg's time in a pipeline than all the rest.
-        with self._database.autocommit() as connection:
-            try:
-                with connection.pipeline():
-                    connection.execute("BEGIN READ ONLY")
-                    connection.execute(self._sql["plan"])
-                    cursor = connection.execute(query, params, binary=True)
-                    connection.execute("COMMIT")
-                return cursor.fetchall()
-            except psycopg.Error:
-                self._database.drop()  # in the middle of a transaction
-                raise
-
 
 def _only(cursor: psycopg.Cursor[Any]) -> Any:
     [row] = cursor.fetchall()
     return row
-
-
-_payload: Callable[[Any], bytes | None] = itemgetter(6)
-
-
-def _over(rows: Sequence[Any]) -> bool:
-    """Whether the statement left rows out since these have enough bytes."""
-    return sum(map(len, filter(None, map(_payload, rows)))) > BATCH_BYTES

@@ -51,6 +51,9 @@ from .settings import OnRefused, RelaySettings
 from .upkeep import Upkeep
 
 _WAIT_STEP = 0.1
+#: While batches that were not full are on their way, what comes meanwhile gathers, at the most for so long, in
+#: seconds: behind one of them, behind several. Else a slow broker would get ever more and ever smaller requests.
+_GATHER = 0.002, 0.02
 _HEARTBEAT = 1.0
 _TELL_WAITING_EVERY = 5.0
 _CHECKPOINT_EVERY = 30.0
@@ -107,6 +110,7 @@ class Relay(Service):
         self._published = 0
         self._meter = Meter(clock)
         self._others = 0
+        self._gather = False
         self._broken = False
         self._give_up_at: float | None = None
 
@@ -169,11 +173,19 @@ class Relay(Service):
         control, settings = self._claim.control, self.settings
         batch_size = 1 if self._breaker.probing else control.batch_size or settings.batch_size
         self._bucket.limit(None if control.rate is None else max(control.rate * self._claim.share, 0.001))
-        limit = self._bucket.available(min(batch_size, settings.max_in_flight - self._delivery.unsettled))
-        if limit <= 0 or self._delivery.unsettled_bytes >= _WINDOW_BYTES:
+        batch_size = min(batch_size, settings.max_in_flight)
+        limit = self._bucket.available(batch_size)
+        # Not less than a batch: what was asked for ahead holds for one size.
+        full = self._delivery.unsettled + batch_size > settings.max_in_flight
+        if limit <= 0 or full or self._delivery.unsettled_bytes >= _WINDOW_BYTES:
             self._await_answer(_WAIT_STEP if control.rate is None else settings.poll_max_seconds)
             return
+        if self._gather and self._delivery.flights:
+            self._gather = False
+            self._await_answer(_GATHER[len(self._delivery.flights) > 1])
+            return
         batch = self._reader.read(limit)
+        self._gather = 0 < len(batch.rows) < limit
         if batch.caught_up:
             if not self._delivery.idle:
                 self._await_answer(settings.poll_min_seconds)
@@ -203,7 +215,7 @@ class Relay(Service):
         if self._settle_at is None:
             self._settle_at = now + self.settings.settle_seconds
         landed = sum(len(flight.batch.rows) for flight in delivery.landed)
-        if now >= self._settle_at or landed >= self.settings.batch_size or not delivery.flights or delivery.stopped:
+        if now >= self._settle_at or landed >= self.settings.batch_size or delivery.stopped:
             self._settle()
 
     def _settle(self) -> None:
@@ -320,8 +332,10 @@ class Relay(Service):
         flights = self._delivery.flights
         if flights and (publication := flights[0].publication) is not None:
             publication.wait(seconds)
-        elif not self._delivery.landed:
+        elif self._settle_at is None:
             self._clock.wait(self._stopping, seconds)
+        else:
+            self._clock.wait(self._stopping, max(0.0, min(seconds, self._settle_at - self._clock.monotonic())))
 
     def _wait_for(self, publication: Publication) -> None:
         """Until Kafka has answered, keeping the lease. Raises Fenced, KafkaUnavailable, Interrupted (stopping)."""
