@@ -18,6 +18,10 @@ TABLES = (
     "relay_instance",
     "relay_control",
     "inbox",
+    "inbox_held",
+    "inbox_attempt",
+    "inbox_control",
+    "inbox_action",
     "dead_letter_action",
     "schema_version",
 )

@@ -2,6 +2,7 @@
 
 import re
 import sqlite3
+import time
 from dataclasses import dataclass
 from importlib.resources import files
 
@@ -14,6 +15,7 @@ from .log import MAX_SHARDS
 from .names import TABLES, Names, queries
 
 DEFAULT_SHARDS = 16
+_BUSY_SECONDS = 5
 _LOCK = 7_367_823_445  # two upgrades at once wait for each other
 
 
@@ -136,14 +138,17 @@ def drop(connection: sa.Connection, names: Names | None = None) -> None:
         connection.exec_driver_sql(
             names.render('DROP SEQUENCE IF EXISTS {schema}."{outbox.name}_position"', "postgres")
         )
-        for function in ("add_partitions", "drop_partitions", "notify"):
-            name = names.render(f'{{schema}}."{{outbox.name}}_{function}"', "postgres")
-            connection.exec_driver_sql(f"DROP FUNCTION IF EXISTS {name}")
+        of_outbox = ("add_partitions", "drop_partitions", "notify")
+        of_inbox = ("add_partitions", "drop_partitions", "id_at")
+        for table, functions in (("outbox", of_outbox), ("inbox", of_inbox)):
+            for function in functions:
+                name = names.render(f'{{schema}}."{{{table}.name}}_{function}"', "postgres")
+                connection.exec_driver_sql(f"DROP FUNCTION IF EXISTS {name}")
 
 
 def open_sqlite(path: str) -> sqlite3.Connection:
     """A connection in autocommit mode that waits up to 5 seconds for other writers."""
-    connection = sqlite3.connect(path or ":memory:", timeout=5, isolation_level=None, check_same_thread=False)
+    connection = sqlite3.connect(path or ":memory:", timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
     connection.execute("PRAGMA busy_timeout = 5000")
     return connection
 
@@ -164,7 +169,7 @@ def _upgrade_sqlite(url: sa.URL, names: Names) -> list[Migration]:
     with translated():
         connection = open_sqlite(url.database or "")
         try:
-            connection.execute("PRAGMA journal_mode = WAL")
+            _write_ahead(connection)
             connection.execute("BEGIN IMMEDIATE")
             pending = _pending(_sqlite_version(connection, names), migrations("sqlite", names))
             for step in pending:
@@ -174,6 +179,20 @@ def _upgrade_sqlite(url: sa.URL, names: Names) -> list[Migration]:
         finally:
             connection.close()
     return pending
+
+
+def _write_ahead(connection: sqlite3.Connection) -> None:
+    """Switch to WAL. SQLite does not wait for that lock itself, so two upgrades at once would end one of them."""
+    until = time.monotonic() + _BUSY_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError:
+            if time.monotonic() >= until:
+                raise
+            time.sleep(0.01)
+        else:
+            return
 
 
 def _pending(version: int, steps: list[Migration]) -> list[Migration]:

@@ -414,7 +414,97 @@ SET outcome = excluded.outcome, handler = excluded.handler, attempts = excluded.
 WHERE i.outcome = 'dead-lettered' AND i.replays < excluded.replays
 
 -- name: inbox_outcome
-SELECT outcome, replays FROM {inbox} WHERE consumer_group = %(group)s AND message_id = %(message_id)s
+SELECT outcome, replays, result::text, processed_at
+FROM {inbox} WHERE consumer_group = %(group)s AND message_id = %(message_id)s
+
+-- name: inbox_close_many
+-- The same for a batch; the ids that were open. In the order of the ids, so that two batches cannot deadlock.
+INSERT INTO {inbox} AS i (consumer_group, message_id, outcome, topic, handler, attempts, replays)
+SELECT %(group)s, c.message_id, 'handled', %(topic)s, %(handler)s, c.attempts, c.replays
+FROM unnest(%(message_ids)s::text[], %(attempts)s::smallint[], %(replays)s::smallint[])
+     AS c (message_id, attempts, replays)
+ORDER BY c.message_id
+ON CONFLICT (consumer_group, message_id) DO UPDATE
+SET outcome = excluded.outcome, handler = excluded.handler, attempts = excluded.attempts,
+    replays = excluded.replays, processed_at = clock_timestamp()
+WHERE i.outcome = 'dead-lettered' AND i.replays < excluded.replays
+RETURNING message_id
+
+-- name: inbox_result
+UPDATE {inbox} SET result = %(result)s::jsonb WHERE consumer_group = %(group)s AND message_id = %(message_id)s
+
+-- name: hold
+-- Delivered again, a message is held already.
+INSERT INTO {inbox_held} (consumer_group, topic, "partition", "offset", message_id, key, type, payload, headers,
+                          "timestamp", handler, state, attempts, error, first_failed_at, next_attempt_at)
+VALUES (%(group)s, %(topic)s, %(partition)s, %(offset)s, %(message_id)s, %(key)s, %(type)s, %(payload)s,
+        %(headers)s::jsonb, %(timestamp)s, %(handler)s, %(state)s, %(attempts)s, %(error)s, %(first_failed_at)s,
+        %(next_attempt_at)s)
+ON CONFLICT (consumer_group, topic, "partition", "offset") DO NOTHING
+
+-- name: held_heads
+-- The first of each key; each one without a key.
+SELECT DISTINCT ON (topic, "partition", key, CASE WHEN key IS NULL THEN "offset" END)
+       topic, "partition", key, "offset", state, next_attempt_at
+FROM {inbox_held}
+WHERE consumer_group = %(group)s
+ORDER BY topic, "partition", key, CASE WHEN key IS NULL THEN "offset" END, "offset"
+
+-- name: held_next
+SELECT id, "offset", message_id, key, payload, headers::text, "timestamp", state, attempts, error, first_failed_at,
+       next_attempt_at
+FROM {inbox_held}
+WHERE consumer_group = %(group)s AND topic = %(topic)s AND "partition" = %(partition)s
+  AND key IS NOT DISTINCT FROM %(key)s::bytea AND (%(offset)s::bigint IS NULL OR "offset" = %(offset)s)
+ORDER BY "offset" LIMIT 1
+
+-- name: held_dead_letter
+-- The dead letter that a key waits for, if it is this message's.
+SELECT id FROM {inbox_held}
+WHERE consumer_group = %(group)s AND message_id = %(message_id)s AND state = 'dead-letter'
+
+-- name: held_begin
+-- An attempt is counted before it begins.
+UPDATE {inbox_held} SET attempts = attempts + 1, state = 'retry' WHERE id = %(id)s
+
+-- name: held_failed
+UPDATE {inbox_held}
+SET state = %(state)s, attempts = %(attempts)s, error = %(error)s, next_attempt_at = %(next_attempt_at)s,
+    first_failed_at = coalesce(first_failed_at, %(first_failed_at)s), handler = %(handler)s
+WHERE id = %(id)s
+
+-- name: held_done
+DELETE FROM {inbox_held} WHERE id = %(id)s
+
+-- name: attempt_begin
+-- Written without waiting for the disk: it tells of a process that died, not of a server that did.
+INSERT INTO {inbox_attempt} AS a (consumer_group, topic, "partition", member, first_offset, last_offset)
+VALUES (%(group)s, %(topic)s, %(partition)s, %(member)s, %(first_offset)s, %(last_offset)s)
+ON CONFLICT (consumer_group, topic, "partition") DO UPDATE
+SET member = excluded.member, first_offset = excluded.first_offset, last_offset = excluded.last_offset,
+    suspect_offset = NULL, suspect_attempts = 0, at = clock_timestamp()
+
+-- name: attempts_begun
+SELECT topic, "partition", member, first_offset, last_offset, suspect_offset, suspect_attempts
+FROM {inbox_attempt} WHERE consumer_group = %(group)s
+
+-- name: attempt_suspect
+UPDATE {inbox_attempt}
+SET suspect_attempts = %(attempts)s, suspect_offset = %(offset)s, at = clock_timestamp()
+WHERE consumer_group = %(group)s AND topic = %(topic)s AND "partition" = %(partition)s
+
+-- name: attempt_end
+DELETE FROM {inbox_attempt}
+WHERE consumer_group = %(group)s AND topic = %(topic)s AND "partition" = %(partition)s AND member = %(member)s
+
+-- name: no_wait_for_disk
+SELECT set_config('synchronous_commit', 'off', true)
+
+-- name: inbox_control
+SELECT subject, paused, policy::text, revision FROM {inbox_control} WHERE consumer_group = %(group)s
+
+-- name: inbox_statement_timeout
+SELECT set_config('statement_timeout', %(milliseconds)s, true)
 
 -- name: lock_dead_letters
 -- Held to the end of the transaction: what one operator finds undone, no other does meanwhile.

@@ -187,7 +187,75 @@ SET outcome = excluded.outcome, handler = excluded.handler, attempts = excluded.
 WHERE i.outcome = 'dead-lettered' AND i.replays < excluded.replays
 
 -- name: inbox_outcome
-SELECT outcome, replays FROM {inbox} WHERE consumer_group = :group AND message_id = :message_id
+SELECT outcome, replays, result, processed_at
+FROM {inbox} WHERE consumer_group = :group AND message_id = :message_id
+
+-- name: inbox_result
+UPDATE {inbox} SET result = :result WHERE consumer_group = :group AND message_id = :message_id
+
+-- name: hold
+-- Delivered again, a message is held already.
+INSERT INTO {inbox_held} (consumer_group, topic, "partition", "offset", message_id, key, type, payload, headers,
+                          "timestamp", handler, state, attempts, error, first_failed_at, next_attempt_at)
+VALUES (:group, :topic, :partition, :offset, :message_id, :key, :type, :payload,
+        :headers, :timestamp, :handler, :state, :attempts, :error, :first_failed_at,
+        :next_attempt_at)
+ON CONFLICT (consumer_group, topic, "partition", "offset") DO NOTHING
+
+-- name: held_heads
+-- The first of each key; each one without a key.
+SELECT topic, "partition", key, min("offset"), state, next_attempt_at
+FROM {inbox_held} WHERE consumer_group = :group
+GROUP BY topic, "partition", key, CASE WHEN key IS NULL THEN "offset" END
+
+-- name: held_next
+SELECT id, "offset", message_id, key, payload, headers, "timestamp", state, attempts, error, first_failed_at,
+       next_attempt_at
+FROM {inbox_held}
+WHERE consumer_group = :group AND topic = :topic AND "partition" = :partition
+  AND key IS :key AND (:offset IS NULL OR "offset" = :offset)
+ORDER BY "offset" LIMIT 1
+
+-- name: held_dead_letter
+-- The dead letter that a key waits for, if it is this message's.
+SELECT id FROM {inbox_held}
+WHERE consumer_group = :group AND message_id = :message_id AND state = 'dead-letter'
+
+-- name: held_begin
+-- An attempt is counted before it begins.
+UPDATE {inbox_held} SET attempts = attempts + 1, state = 'retry' WHERE id = :id
+
+-- name: held_failed
+UPDATE {inbox_held}
+SET state = :state, attempts = :attempts, error = :error, next_attempt_at = :next_attempt_at,
+    first_failed_at = coalesce(first_failed_at, :first_failed_at), handler = :handler
+WHERE id = :id
+
+-- name: held_done
+DELETE FROM {inbox_held} WHERE id = :id
+
+-- name: attempt_begin
+INSERT INTO {inbox_attempt} AS a (consumer_group, topic, "partition", member, first_offset, last_offset)
+VALUES (:group, :topic, :partition, :member, :first_offset, :last_offset)
+ON CONFLICT (consumer_group, topic, "partition") DO UPDATE
+SET member = excluded.member, first_offset = excluded.first_offset, last_offset = excluded.last_offset,
+    suspect_offset = NULL, suspect_attempts = 0, at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now')
+
+-- name: attempts_begun
+SELECT topic, "partition", member, first_offset, last_offset, suspect_offset, suspect_attempts
+FROM {inbox_attempt} WHERE consumer_group = :group
+
+-- name: attempt_suspect
+UPDATE {inbox_attempt}
+SET suspect_attempts = :attempts, suspect_offset = :offset, at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now')
+WHERE consumer_group = :group AND topic = :topic AND "partition" = :partition
+
+-- name: attempt_end
+DELETE FROM {inbox_attempt}
+WHERE consumer_group = :group AND topic = :topic AND "partition" = :partition AND member = :member
+
+-- name: inbox_control
+SELECT subject, paused, policy, revision FROM {inbox_control} WHERE consumer_group = :group
 
 -- name: lock_dead_letters
 -- One writer at a time: what one operator finds undone, no other does meanwhile.
