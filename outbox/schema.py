@@ -148,7 +148,9 @@ def drop(connection: sa.Connection, names: Names | None = None) -> None:
 
 def open_sqlite(path: str) -> sqlite3.Connection:
     """A connection in autocommit mode that waits up to 5 seconds for other writers."""
-    connection = sqlite3.connect(path or ":memory:", timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+    connection = sqlite3.connect(
+        path or ":memory:", timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
+    )
     connection.execute("PRAGMA busy_timeout = 5000")
     return connection
 
