@@ -16,6 +16,7 @@
     │   ├── KafkaUnavailable
     │   └── DatabaseUnavailable
     ├── Interrupted                RETRY        publishing stopped before an answer came
+    ├── HandlerTimeout             RETRY        a handler took longer than it may
     ├── Refused                    PARK         Kafka will never take this record
     │   ├── RecordTooLarge
     │   ├── UnknownTopic
@@ -24,6 +25,7 @@
     └── Poison                     DEAD_LETTER  no attempt at handling this message can succeed
         ├── UndecodablePayload
         ├── PayloadRefused
+        ├── HandlerCrashed
         └── Unhandled
 
 Adapters translate what their library raises (``raise … from``); nobody else lists a Kafka client's
@@ -120,6 +122,12 @@ class Interrupted(PostroomError):
     verdict = Verdict.RETRY
 
 
+class HandlerTimeout(PostroomError):
+    """A handler took longer than it may; what it did was rolled back."""
+
+    verdict = Verdict.RETRY
+
+
 class Refused(PostroomError):
     """Kafka will never take this record. ``of_topic``: nor any other of its topic, as things are."""
 
@@ -159,6 +167,10 @@ class UndecodablePayload(Poison):
 
 class PayloadRefused(Poison):
     """The model that the handler asked for refuses the payload."""
+
+
+class HandlerCrashed(Poison):
+    """The process ended each time while it handled this message."""
 
 
 class Unhandled(Poison):

@@ -110,9 +110,19 @@ class Kafka(Protocol):
         """A new idempotent producer."""
 
     def consumer(
-        self, group: str, topics: Sequence[str], *, on_assigned: PartitionsHook, on_revoked: PartitionsHook
+        self,
+        group: str,
+        topics: Sequence[str],
+        *,
+        on_assigned: PartitionsHook,
+        on_revoked: PartitionsHook,
+        instance: str | None = None,
+        cooperative: bool = False,
     ) -> Consumer:
-        """A new member of ``group``. The hooks run inside ``poll`` and ``close``."""
+        """A new member of ``group``. The hooks run inside ``poll`` and ``close``.
+
+        ``instance``: static membership under this name. ``cooperative``: only partitions that move are revoked.
+        """
 
     def reader(self) -> TopicReader:
         """A new reader."""

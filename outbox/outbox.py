@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_scoped_session
 from sqlalchemy.orm import Session, scoped_session
 
+from ..messaging.correlation import inherited
 from ..messaging.envelope import JSON, RESERVED, timestamp
 from ..messaging.errors import InvalidMessage, MessageTooLarge, UsageError
 from ..messaging.headers import check_headers
@@ -149,7 +150,7 @@ class Outbox:
         correlation_id: str | None = None,
     ) -> Entry:
         """The row that ``publish`` would write. Raises InvalidMessage, MessageTooLarge."""
-        composed: dict[str, str] = {"ce_source": self.source}
+        composed: dict[str, str] = {**inherited(), "ce_source": self.source}
         if isinstance(message, Event):
             message = message.to_message(key=key)
             composed["content-type"] = JSON
