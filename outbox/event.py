@@ -18,7 +18,7 @@ class Event(BaseModel):
 
     ``topic``: where it is published. ``key``: the field whose value, as text, is the record's key; without
     one such events have no order among themselves. ``type``: the CloudEvents type, by default the class's
-    name. The payload is the model's JSON. Instances are frozen. A wrong class argument is an
+    name. The payload is the model's JSON, its fields named by their aliases. Instances are frozen. A wrong class argument is an
     InvalidMessage where the class is defined.
     """
 
@@ -66,7 +66,7 @@ class Event(BaseModel):
             topic=self.event_topic,
             key=key if key is not None else self._key(),
             type=self.event_type,
-            payload=self.model_dump_json().encode(),
+            payload=self.model_dump_json(by_alias=True).encode(),
             id=id or uuid7(),
         )
 

@@ -7,6 +7,7 @@ from uuid import UUID, uuid4
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import Field
 
 from postroom.messaging import headers as wire
 from postroom.messaging.envelope import Envelope, parse_timestamp, timestamp, wire_headers
@@ -30,6 +31,16 @@ def test_an_event_becomes_a_message_with_its_topic_key_and_type() -> None:
 
     assert (message.topic, message.key, message.type) == ("orders", str(UUID(int=7)).encode(), "shop.order.placed")
     assert OrderPlaced.from_payload(message.payload) == ORDER
+
+
+def test_a_field_is_written_by_the_alias_that_it_is_read_by() -> None:
+    class Shipped(Event, topic="orders", key="order_id"):
+        order_id: int = Field(alias="orderId")
+
+    message = Shipped(orderId=7).to_message()
+
+    assert (message.key, message.payload) == (b"7", b'{"orderId":7}')
+    assert Shipped.from_payload(message.payload).order_id == 7
 
 
 def test_an_event_without_arguments_is_typed_by_its_class_and_cannot_be_published() -> None:
