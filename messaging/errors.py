@@ -5,7 +5,8 @@
     │   ├── NotInTransaction
     │   ├── InvalidMessage
     │   │   └── MessageTooLarge
-    │   └── InvalidHandler
+    │   ├── InvalidHandler
+    │   └── InvalidUpcaster
     ├── ConfigurationError         CRASH        wrong settings; an operator has to act
     │   └── SchemaError
     │       ├── SchemaMissing
@@ -24,6 +25,9 @@
     └── Poison                     DEAD_LETTER  no attempt at handling this message can succeed
         ├── UndecodablePayload
         ├── PayloadRefused
+        │   ├── UnknownVersion
+        │   ├── MissingField
+        │   └── WrongType
         └── Unhandled
 
 Adapters translate what their library raises (``raise … from``); nobody else lists a Kafka client's
@@ -70,6 +74,10 @@ class MessageTooLarge(InvalidMessage):
 
 class InvalidHandler(UsageError):
     """A handler that cannot be called as it was registered."""
+
+
+class InvalidUpcaster(UsageError):
+    """An upcaster that leads nowhere, or cannot be called as it was registered."""
 
 
 class ConfigurationError(PostroomError):
@@ -158,7 +166,19 @@ class UndecodablePayload(Poison):
 
 
 class PayloadRefused(Poison):
-    """The model that the handler asked for refuses the payload."""
+    """The model that the handler asked for refuses the payload. Its own are the refusals of validators and limits."""
+
+
+class UnknownVersion(PayloadRefused):
+    """The record is of a newer version than the model."""
+
+
+class MissingField(PayloadRefused):
+    """A field that the model requires is not there."""
+
+
+class WrongType(PayloadRefused):
+    """A value is of another type than the model's."""
 
 
 class Unhandled(Poison):

@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
@@ -69,9 +70,13 @@ def test_a_subclass_of_an_event_has_a_type_of_its_own_and_keeps_the_topic() -> N
         ({"topic": ""}, "no legal Kafka topic name"),
         ({"topic": "orders", "key": "missing"}, "no field 'missing'"),
         ({"topic": "orders", "type": ""}, "type must be"),
+        ({"version": 0}, "version must be a whole number from 1 to 1000000, not 0"),
+        ({"version": 1_000_001}, "not 1000001"),
+        ({"version": True}, "not True"),
+        ({"version": "2"}, "not '2'"),
     ],
 )
-def test_a_wrong_class_argument_is_told_where_the_class_is_defined(arguments: dict[str, str], told: str) -> None:
+def test_a_wrong_class_argument_is_told_where_the_class_is_defined(arguments: dict[str, Any], told: str) -> None:
     with pytest.raises(InvalidMessage, match=told):
         type("Wrong", (Event,), {}, **arguments)
 
