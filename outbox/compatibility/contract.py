@@ -86,10 +86,10 @@ def compare(old: Contract, new: Contract, upcasters: Upcasters) -> list[Change]:
         elif any(upcasters.steps(old.version)):
             what = f"upcasters do not cover each step from version {old.version} to {new.version}"
             found.append(Change("$", "upcasters", what, backward=True, certain=False))
-        what = f"version {old.version} → {new.version}; consumers of version {old.version} refuse it"
+        what = f"version {old.version} → {new.version}: consumers of {old.version} refuse it"
         found.insert(0, Change("$", "version", what, forward=True))
     elif new.version < old.version:
-        what = f"version {old.version} → {new.version}; consumers refuse what was published as version {old.version}"
+        what = f"version {old.version} → {new.version}: consumers of {new.version} refuse what is there"
         found.insert(0, Change("$", "version", what, backward=True))
     if old.topic != new.topic:
         what = f"topic {old.topic or 'none'} → {new.topic or 'none'}"
