@@ -109,7 +109,8 @@ class Inclusion:
     def _fits_object(self, written: Alternative, read: Alternative) -> bool:
         if not read.required <= written.required & written.properties.keys():
             return False
-        declared = all(self._fits_field(name, written, read) for name in {*written.properties, *read.properties})
+        names = dict.fromkeys((*written.properties, *read.properties))
+        declared = all(self._fits_field(name, written, read) for name in names)
         return (
             declared
             and self._accepts_additional(written, read)
@@ -122,7 +123,7 @@ class Inclusion:
             node = written.properties[name]
             if name in read.properties:
                 return self._assume(node, read.properties[name])
-            return read.additional is not False and self._assume(node, _or_any(read.additional))
+            return self._assume(node, _or_any(read.additional))
         node = read.properties[name]
         may_write = [*written.node.get("patternProperties", {}).values()]
         if written.additional not in (None, False):
@@ -132,8 +133,6 @@ class Inclusion:
     def _accepts_additional(self, written: Alternative, read: Alternative) -> bool:
         if read.additional in (None, True) or written.additional is False:
             return True
-        if read.additional is False:
-            return False
         return self._assume(_or_any(written.additional), read.additional)
 
     def _fits_patterns(self, written: Alternative, read: Alternative) -> bool:
@@ -141,9 +140,7 @@ class Inclusion:
         if not other.keys() <= own.keys():
             return False
         return all(
-            self._assume(node, other[pattern])
-            if pattern in other
-            else read.additional is not False and self._assume(node, _or_any(read.additional))
+            self._assume(node, other[pattern] if pattern in other else _or_any(read.additional))
             for pattern, node in own.items()
         )
 

@@ -149,6 +149,11 @@ BOTH_WAYS = [
     (of(a=Decimal), of(a=limited(Decimal, ge=1)), {("$.a", "minimum", "backward")}),
     (of(a=Decimal), of(a=str), {("$.a", "alternative-removed", "backward"), ("$.a", "format", "forward")}),
     (of(a=Decimal), of(a=limited(Decimal, decimal_places=2)), {("$.a", "keyword", "backward")}),
+    (
+        of(a=Literal["x"]),  # a decimal may be a text, but not any
+        of(a=limited(Decimal, ge=1)),
+        {("$.a", "alternative-removed", "backward"), ("$.a", "alternative-added", "forward")},
+    ),
     (of(a=datetime), of(a=AwareDatetime), {("$.a", "keyword", "backward")}),
     (of(a=date), of(a=limited(date, ge=date(2020, 1, 1))), {("$.a", "keyword", "backward")}),
     # arrays
@@ -246,6 +251,12 @@ def test_what_is_not_understood_breaks_both_ways_and_says_so() -> None:
     assert "not" in change.what
 
 
+def test_a_description_of_what_is_not_understood_changes_nothing() -> None:
+    old, new = ({"type": "string", "not": {"const": "x", "title": each}, "title": each} for each in "ab")
+
+    assert schema_changes(old, new) == []
+
+
 def test_a_union_by_a_function_cannot_be_judged() -> None:
     (change,) = changes(of(a=BY_FUNCTION), of(a=Card | Cash))
 
@@ -289,6 +300,31 @@ def test_models_that_hold_each_other_are_judged_to_the_end() -> None:
         ("$.pong.n", "type", "forward")
     }
     assert schema_changes(pair({"type": "integer"}), pair({"type": "integer", "title": "N"})) == []
+
+
+def test_what_rested_on_an_assumption_that_failed_is_judged_again() -> None:
+    """Order and Quote hold each other; what is wrong with an order is found late, and is wrong with a quote, too."""
+
+    def model(**fields: str) -> dict[str, Any]:
+        properties = {name: {"$ref": f"#/$defs/{each}"} for name, each in fields.items()}
+        return {"type": "object", "properties": properties, "required": list(fields)}
+
+    def shop(number: str) -> dict[str, Any]:
+        return {
+            **model(a="Order", z="Outer"),
+            "$defs": {
+                "Order": model(quote="Quote", x="Number"),
+                "Quote": model(order="Order"),
+                "Number": {"type": "object", "properties": {"n": {"type": number}}, "required": ["n"]},
+                "Outer": model(inner="Inner"),
+                "Inner": model(quote="Quote"),
+            },
+        }
+
+    assert told(schema_changes(shop("number"), shop("integer"))) == {
+        ("$.a.x.n", "type", "backward"),
+        ("$.z.inner.quote.order.x.n", "type", "backward"),
+    }
 
 
 def test_many_models_that_hold_all_others_take_no_time() -> None:

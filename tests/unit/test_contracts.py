@@ -108,6 +108,14 @@ def test_the_contract_of_a_model_has_its_computed_fields_and_one_order() -> None
     assert '"title"' not in json.dumps(found.schema)
 
 
+def test_the_default_of_a_set_has_one_order() -> None:
+    """As pydantic releases before ours did not give it."""
+    node = {"default": ["b", "a"], "type": "array"}
+
+    assert canonical({**node, "uniqueItems": True})["default"] == ["a", "b"]
+    assert canonical(node)["default"] == ["b", "a"]
+
+
 def test_a_model_without_a_topic_has_its_handlers() -> None:
     class Local(Event, type="shop.order"): ...
 

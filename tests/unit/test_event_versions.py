@@ -195,6 +195,17 @@ def test_steps_without_an_upcaster_are_passed_over() -> None:
     assert [v for v in range(1, 7) if Sparse.event_upcasters.cover(v)] == [4]
 
 
+def test_a_step_that_skips_a_version_passes_over_what_starts_there() -> None:
+    class Skipping(Event, version=3):
+        seen: list[str]
+
+    Skipping.upcast(1, 3)(lambda payload: {"seen": [*payload["seen"], "1-3"]})
+    Skipping.upcast(2, 3)(lambda payload: {"seen": [*payload["seen"], "2-3"]})
+
+    assert [Skipping.from_payload(b'{"seen": []}', version=v).seen for v in (1, 2, 3)] == [["1-3"], ["2-3"], []]
+    assert [Skipping.event_upcasters.cover(v) for v in (1, 2, 3)] == [True, True, False]
+
+
 def test_an_older_payload_without_an_upcaster_is_validated_as_it_is() -> None:
     class Grown(Event, version=9):
         number: int
