@@ -84,7 +84,8 @@ class Document:
 
     def __init__(self, schema: Mapping[str, Any]) -> None:
         self.root: Node = schema
-        self._definitions = schema.get("$defs") if isinstance(schema.get("$defs"), dict) else {}
+        definitions = schema.get("$defs")
+        self._definitions: Mapping[str, Node] = definitions if isinstance(definitions, dict) else {}
         self._alternatives: dict[int, tuple[Node, tuple[Alternative, ...]]] = {}
         self._meanings: dict[tuple[int, bool], tuple[Node, str]] = {}
 
@@ -155,7 +156,7 @@ class Document:
 
 
 def _plain(node: Mapping[str, Any], told: Mapping[str, Any]) -> Iterator[Alternative]:
-    rest = {key: value for key, value in told.items() if key not in ("type", "enum", "const")}
+    rest: Mapping[str, Any] = {key: value for key, value in told.items() if key not in ("type", "enum", "const")}
     types = told.get("type", ())
     types = [types] if isinstance(types, str) else types
     if not isinstance(types, list | tuple) or any(not isinstance(each, str) for each in types):
@@ -177,7 +178,7 @@ def _plain(node: Mapping[str, Any], told: Mapping[str, Any]) -> Iterator[Alterna
             yield Alternative(kind, node, unknown={key: rest[key] for key in rest.keys() - _ALL_KEYWORDS})
 
 
-def _formed(key: str, value: object) -> bool:
+def _formed(key: str, value: Any) -> bool:
     if key in _LISTS:
         return isinstance(value, list) and (key != "required" or all(isinstance(each, str) for each in value))
     if key in _MAPPINGS:

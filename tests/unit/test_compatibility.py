@@ -39,9 +39,9 @@ def changes(old: type[BaseModel], new: type[BaseModel]) -> list[Change]:
 
 def of(**fields: Any) -> type[BaseModel]:
     """A model; a type alone is a required field, with a default it is a pair."""
-    return create_model(
-        "M", **{name: each if isinstance(each, tuple) else (each, ...) for name, each in fields.items()}
-    )
+    definitions: Any = {name: each if isinstance(each, tuple) else (each, ...) for name, each in fields.items()}
+    made: type[BaseModel] = create_model("M", **definitions)
+    return made
 
 
 def limited(type_: Any, **limits: Any) -> Any:
@@ -94,7 +94,7 @@ BOTH_WAYS = [
     (of(a=int), of(a=int, b=(int, 1)), {("$.b", "field-added", None)}),
     (of(a=(int, 1)), of(a=int), {("$.a", "required", "backward")}),
     (of(a=(int, 1)), of(a=(int, 2)), {("$.a", "default", None)}),
-    (of(), create_model("M", **{"odd name": (int, 1)}), {('$["odd name"]', "field-added", None)}),
+    (of(), of(**{"odd name": (int, 1)}), {('$["odd name"]', "field-added", None)}),
     # types
     (of(a=int), of(a=float), {("$.a", "type", "forward")}),
     (of(a=int), of(a=str), {("$.a", "type", "both")}),
@@ -171,14 +171,14 @@ BOTH_WAYS = [
     (of(a=dict[str, int]), of(a=dict[UUID, int]), {("$.a.*", "propertyNames", "backward")}),
     (
         of(a=dict[str, int]),
-        of(a=dict[limited(str, pattern="^x"), int]),
+        of(a=dict.__class_getitem__((limited(str, pattern="^x"), int))),
         {("$.a.*", "additionalProperties", "backward"), ("$.a.*", "patternProperties", "backward")},
     ),
     # nested, also by reference and to itself
     (of(a=address()), of(a=address(town=(str, ...))), {("$.a.town", "field-added", "backward")}),
     (
-        of(a=address(), b=list[address()]),
-        of(a=address(town=(str, ...)), b=list[address(town=(str, ...))]),
+        of(a=address(), b=list.__class_getitem__(address())),
+        of(a=address(town=(str, ...)), b=list.__class_getitem__(address(town=(str, ...)))),
         {("$.a.town", "field-added", "backward"), ("$.b[*].town", "field-added", "backward")},
     ),
     (tree(), tree(name=(str, ...)), {("$.name", "field-added", "backward")}),

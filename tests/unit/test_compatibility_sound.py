@@ -78,13 +78,13 @@ def mapping(kind: Kind) -> Kind:
     return dict.__class_getitem__((str, kind[0])), st.dictionaries(st.sampled_from(NAMES), kind[1], max_size=2)
 
 
-def model(fields: dict[str, tuple[Kind, bool]], extra: str) -> Kind:
+def model(fields: dict[str, tuple[Kind, bool]], extra: Any) -> Kind:
     """A model; of each field whether it is required. Extra fields are written where they are allowed."""
-    declared = {
+    declared: Any = {
         name: (kind[0], ...) if required else (kind[0], Field(default_factory=lambda: None))
         for name, (kind, required) in fields.items()
     }
-    made = create_model("Inner", __config__=ConfigDict(extra=extra), **declared)  # type: ignore[call-overload]
+    made = create_model("Inner", __config__=ConfigDict(extra=extra), **declared)
     payload = st.fixed_dictionaries(
         {name: kind[1] for name, (kind, required) in fields.items() if required},
         optional={

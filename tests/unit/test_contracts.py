@@ -14,7 +14,8 @@ from postroom.outbox.upcast import Upcasters
 
 
 def schema(**fields: Any) -> dict[str, Any]:
-    model = create_model("M", **{name: (each, ...) for name, each in fields.items()})
+    required: Any = {name: (each, ...) for name, each in fields.items()}
+    model = create_model("M", **required)
     made: dict[str, Any] = canonical(model.model_json_schema(schema_generator=Schemas))
     return made
 
