@@ -88,12 +88,13 @@ class Handler:
         if self.model is None:
             return Received(delivery.topic, record.key, record.value, delivery.envelope)
         try:
-            return self.model.from_payload(record.value)
+            return self.model.from_payload(record.value, version=delivery.envelope.version)
         except Poison:
             raise
-        except Exception as error:  # a validator of the model raised what pydantic does not collect
-            told = f"{type(error).__name__}: {error}"
-            raise PayloadRefused(f"{self.model.__name__} refuses the payload: {told}.") from error
+        except Exception as error:  # noqa: BLE001  a validator of the model raised what pydantic does not collect
+            told = f"a validator raised {type(error).__name__}"  # its text may quote the payload
+            refused = PayloadRefused(f"{self.model.__name__} refuses the payload: {told}.")
+            raise refused.with_traceback(error.__traceback__) from None
 
     def known_as(self, delivery: Delivery) -> Delivery:
         """``delivery``, with the id that this handler knows it by."""

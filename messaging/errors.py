@@ -5,7 +5,8 @@
     │   ├── NotInTransaction
     │   ├── InvalidMessage
     │   │   └── MessageTooLarge
-    │   └── InvalidHandler
+    │   ├── InvalidHandler
+    │   └── InvalidUpcaster
     ├── ConfigurationError         CRASH        wrong settings; an operator has to act
     │   └── SchemaError
     │       ├── SchemaMissing
@@ -25,6 +26,9 @@
     └── Poison                     DEAD_LETTER  no attempt at handling this message can succeed
         ├── UndecodablePayload
         ├── PayloadRefused
+        │   ├── UnknownVersion
+        │   ├── MissingField
+        │   └── WrongType
         ├── HandlerCrashed
         └── Unhandled
 
@@ -72,6 +76,10 @@ class MessageTooLarge(InvalidMessage):
 
 class InvalidHandler(UsageError):
     """A handler that cannot be called as it was registered."""
+
+
+class InvalidUpcaster(UsageError):
+    """An upcaster that leads nowhere, or cannot be called as it was registered."""
 
 
 class ConfigurationError(PostroomError):
@@ -166,7 +174,19 @@ class UndecodablePayload(Poison):
 
 
 class PayloadRefused(Poison):
-    """The model that the handler asked for refuses the payload."""
+    """The model that the handler asked for refuses the payload. Its own are the refusals of validators and limits."""
+
+
+class UnknownVersion(PayloadRefused):
+    """The record is of a newer version than the model."""
+
+
+class MissingField(PayloadRefused):
+    """A field that the model requires is not there."""
+
+
+class WrongType(PayloadRefused):
+    """A value is of another type than the model's."""
 
 
 class HandlerCrashed(Poison):

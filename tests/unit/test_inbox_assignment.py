@@ -86,9 +86,7 @@ TestMembership.settings = settings(max_examples=60, deadline=None)
 def test_a_partition_that_went_and_came_back_is_read_anew() -> None:
     assignment = Assignment()
     assignment.assign(PARTITIONS[:1])
-    item, other = assignment.receive(
-        [ReceivedRecord(PARTITIONS[0], offset, None, None, [], _NOW) for offset in (4, 5)]
-    )
+    item, other = assignment.receive([ReceivedRecord(PARTITIONS[0], offset, None, None, [], _NOW) for offset in (4, 5)])
 
     assignment.revoke(PARTITIONS[:1])
     assignment.assign(PARTITIONS[:1])

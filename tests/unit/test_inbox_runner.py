@@ -350,8 +350,9 @@ def test_exhausted_attempts_become_one_dead_letter_with_its_diagnosis(world: Wor
         (b"{not json", "UndecodablePayload", "The payload is not JSON"),
         (b"\xff\xfe", "UndecodablePayload", "The payload is not JSON"),
         (None, "UndecodablePayload", "A tombstone is no Paid"),
-        (b"[]", "PayloadRefused", "Paid refuses the payload"),
-        (b'{"order_id": "a"}', "PayloadRefused", "amount: Field required"),
+        (b"[]", "WrongType", "Paid refuses the payload"),
+        (b'{"order_id": "a"}', "MissingField", "amount: Field required"),
+        (b'{"order_id": "a", "amount": "many"}', "WrongType", "amount: Input should be a valid integer"),
         (b'{"order_id": "a", "amount": 13}', "PayloadRefused", "KeyError"),
     ],
 )
