@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 from .runner import Runner
-from .systems import OURS, RAW, family
+from .systems import INBOX, INBOX_DISTURBED, OURS, RAW, family
 
 _SLOW = 5
 """By how much fewer messages the slowest peer gets: it publishes one at a time."""
@@ -139,6 +139,19 @@ def kill(runner: Runner, sizes: Sizes) -> None:
             runner.measure("kill", turn, system, "drain", n=count, kills=(0.3, 0.6), seconds=180)
 
 
+#: Of the messages; one transaction each takes long.
+_ONE_BY_ONE = 5
+
+
+def inbox(runner: Runner, sizes: Sizes) -> None:
+    """Consuming: ours against a loop written by hand, and what disturbs it."""
+    for turn in _turns(sizes, 3):
+        for system in (*INBOX, *INBOX_DISTURBED):
+            if not sizes.prefixes or system.startswith(sizes.prefixes):
+                one_by_one = system.split(",")[1] == "1"
+                runner.measure("inbox", turn, system, "inbox", n=sizes.n // (_ONE_BY_ONE if one_by_one else 1))
+
+
 CASES: dict[str, Callable[[Runner, Sizes], None]] = {
     "drain": drain,
     "latency": latency,
@@ -148,6 +161,7 @@ CASES: dict[str, Callable[[Runner, Sizes], None]] = {
     "two": two,
     "idle": idle,
     "kill": kill,
+    "inbox": inbox,
 }
 
 

@@ -55,6 +55,10 @@ class Results:
         """Drain rates of one system over the fastest of others."""
         return self.ratios("drain", lambda r: r["system"] == above, lambda r: r["system"] in below)
 
+    def consumed(self, above: str, below: str) -> list[float]:
+        """Inbox rates of one system over another."""
+        return self.ratios("inbox", lambda r: r["system"] == above, lambda r: r["system"] == below)
+
     def grown(self, system: str, size: int, base: int) -> list[float]:
         """The rate with ``size`` messages waiting over that with ``base``."""
         return self.ratios(
@@ -153,7 +157,21 @@ def goals(results: Results, window: int) -> list[Goal]:
     found.append(
         Goal("publish and commit over commit alone", results.values("publish", "postroom/", "ratio"), 1.2),
     )
-    return found
+    return [*found, *_inbox_goals(results)]
+
+
+def _inbox_goals(results: Results) -> Iterable[Goal]:
+    alone, batched = "postroom/inbox,1", "postroom/inbox,100"
+    yield Goal("inbox, batched: of the loop by hand", results.consumed(batched, "raw/inbox,100"), 0.7, at_least=True)
+    yield Goal("inbox, batched: times one transaction a message", results.consumed(batched, alone), 5, at_least=True)
+    poisoned = results.consumed(f"{batched},poisoned", batched)
+    yield Goal("inbox: other keys' rate beside one that always fails", poisoned, 0.95, at_least=True)
+    wrong: list[float] = [
+        record["lost"] + record["twice"] + record["out_of_order"]
+        for record in results.records("inbox")
+        if family(record["system"]) == "postroom"
+    ]
+    yield Goal("inbox: effects lost, twice or out of order", wrong, 0, always=True)
 
 
 def _kill_goals(results: Results, system: str, client: str, window: int) -> Iterable[Goal]:

@@ -26,6 +26,10 @@ def _scenario(name: str, ask: Ask) -> dict[str, Any]:
         from .publish import publish  # noqa: PLC0415
 
         return publish(ask)
+    if name == "inbox":
+        from .inbox import inbox  # noqa: PLC0415
+
+        return inbox(ask)
     if name == "drain":
         return drain(ask)
     from . import resident  # noqa: PLC0415

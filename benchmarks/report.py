@@ -186,6 +186,21 @@ def _kill(figures: Results) -> str:
     return _table([*heads, *_COUNTS], rows)
 
 
+def _inbox(figures: Results) -> str:
+    rows = [
+        [
+            system,
+            f"{figures.records('inbox', system)[0]['n']:,}",
+            _spread(figures.values("inbox", system, "rate"), ",.0f"),
+            _spread(figures.values("inbox", system, "cpu_seconds"), ".1f"),
+            _spread(figures.values("inbox", system, "peak_mb"), ".0f"),
+            *(f"{sum(figures.values('inbox', system, field)):,.0f}" for field in ("lost", "twice", "out_of_order")),
+        ]
+        for system in systems_of(figures.records("inbox"))
+    ]
+    return _table(["system", "messages", "messages/s", "CPU s", "peak MB", "lost", "twice", "out of order"], rows)
+
+
 _CASES: dict[str, Callable[[Results], str]] = {
     "drain": _drain,
     "latency": _latency,
@@ -195,6 +210,7 @@ _CASES: dict[str, Callable[[Results], str]] = {
     "two": _two,
     "idle": _idle,
     "kill": _kill,
+    "inbox": _inbox,
 }
 _COUNTS = ("lost", "duplicates", "out of order", "misplaced")
 

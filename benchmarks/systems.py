@@ -16,6 +16,13 @@ import psycopg
 
 OURS = ("postroom/kafka-python", "postroom/confluent")
 RAW = ("raw/kafka-python", "raw/kafka-python,partition", "raw/confluent,callback", "raw/confluent")
+#: Consumers: the messages to a transaction, then what is special. See ``inbox``.
+INBOX = ("raw/inbox,1", "postroom/inbox,1", "raw/inbox,100", "postroom/inbox,100")
+INBOX_DISTURBED = (
+    "postroom/inbox,100,duplicates",
+    "postroom/inbox,100,poisoned",
+    "postroom/inbox,1,slow",
+)
 
 Command = tuple[list[str], dict[str, str]]
 
