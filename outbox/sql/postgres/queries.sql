@@ -506,6 +506,16 @@ SELECT subject, paused, policy::text, revision FROM {inbox_control} WHERE consum
 -- name: inbox_statement_timeout
 SELECT set_config('statement_timeout', %(milliseconds)s, true)
 
+-- name: add_inbox_partitions
+SELECT {schema}."{inbox.name}_add_partitions"(%(ahead)s)
+
+-- name: prune_inbox
+SELECT part, messages FROM {schema}."{inbox.name}_drop_partitions"(%(keep)s, %(dry)s::boolean)
+
+-- name: note_inbox
+INSERT INTO {inbox_action} (actor, action, consumer_group, subject, message_id, reason)
+VALUES (%(actor)s, %(action)s, %(group)s, %(subject)s, %(message_id)s, %(reason)s)
+
 -- name: lock_dead_letters
 -- Held to the end of the transaction: what one operator finds undone, no other does meanwhile.
 SELECT pg_advisory_xact_lock(hashtextextended('{dead_letter_action}' || %(dead_letter_topic)s, 0))

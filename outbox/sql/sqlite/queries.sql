@@ -257,6 +257,16 @@ WHERE consumer_group = :group AND topic = :topic AND "partition" = :partition AN
 -- name: inbox_control
 SELECT subject, paused, policy, revision FROM {inbox_control} WHERE consumer_group = :group
 
+-- name: prunable_inbox
+SELECT count(*) FROM {inbox} WHERE processed_at < :before
+
+-- name: prune_inbox
+DELETE FROM {inbox} WHERE rowid IN (SELECT rowid FROM {inbox} WHERE processed_at < :before LIMIT :limit)
+
+-- name: note_inbox
+INSERT INTO {inbox_action} (actor, action, consumer_group, subject, message_id, reason)
+VALUES (:actor, :action, :group, :subject, :message_id, :reason)
+
 -- name: lock_dead_letters
 -- One writer at a time: what one operator finds undone, no other does meanwhile.
 BEGIN IMMEDIATE
