@@ -12,6 +12,7 @@ from .app import App
 from .command import Command, Group
 from .demo.command import demo
 from .dlq import dlq
+from .doctor import doctor
 from .inbox import inbox
 from .outbox import outbox
 from .relay import relay
@@ -69,7 +70,7 @@ def completion(shell: str) -> None:
     click.echo(script(postroom, {}, "postroom", _COMPLETE).source())
 
 
-for _command in (init, db, relay, outbox, inbox, dlq, settings, demo):
+for _command in (init, db, relay, outbox, inbox, dlq, settings, doctor, demo):
     postroom.add_command(_command)
 
 
