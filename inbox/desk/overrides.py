@@ -14,13 +14,9 @@ _YEAR = 31_536_000
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """``kind``: int, float or str. ``least`` and ``most`` are allowed, or with ``above`` only what is above ``least``.
-
-    ``meaning``: for the help of the option.
-    """
+    """``kind``: int, float or str. ``least`` and ``most`` are allowed; with ``above`` only what is over ``least``."""
 
     kind: type[int] | type[float] | type[str]
-    meaning: str
     least: float = 0
     most: float = _YEAR
     above: bool = False
@@ -38,16 +34,16 @@ class Setting:
 
 SETTINGS: Mapping[str, Setting] = MappingProxyType(
     {
-        "attempts": Setting(int, "Tries before a message becomes a dead letter", 1, 1_000),
-        "immediate": Setting(int, "How many of them are made at once, before the message is held", 1, 1_000),
-        "base": Setting(float, "Upper bound of the first wait between attempts, in seconds", above=True),
-        "cap": Setting(float, "Upper bound of all waits, in seconds", above=True),
-        "timeout": Setting(float, "Seconds after which an attempt is given up", above=True),
-        "rate": Setting(float, "Messages per second", most=10_000_000, above=True),
-        "concurrency": Setting(int, "Messages worked on at the same time", 1, 256),
-        "on_dead_letter": Setting(str, "What its key does after a dead letter", choices=("go-on", "wait")),
-        "breaker_threshold": Setting(float, "Share of failures that opens the breaker", most=1, above=True),
-        "breaker_open_seconds": Setting(float, "Seconds for which it stays open", above=True),
+        "attempts": Setting(int, 1, 1_000),
+        "immediate": Setting(int, 1, 1_000),
+        "base": Setting(float, above=True),
+        "cap": Setting(float, above=True),
+        "timeout": Setting(float, above=True),
+        "rate": Setting(float, most=10_000_000, above=True),
+        "concurrency": Setting(int, 1, 256),
+        "on_dead_letter": Setting(str, choices=("go-on", "wait")),
+        "breaker_threshold": Setting(float, most=1, above=True),
+        "breaker_open_seconds": Setting(float, above=True),
     }
 )
 
