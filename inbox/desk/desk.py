@@ -1,7 +1,7 @@
 """The tables through which operators and inboxes speak to each other; running members look once a second."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -128,7 +128,7 @@ class Desk:
         cannot be, and then nothing is changed.
         """
         checked = {name: check_setting(name, value) for name, value in wanted.items()}
-        return self._change_policy(group, handler, actor, lambda before: {**before, **checked})
+        return self._change_policy(group, handler, actor, lambda before: {**before, **checked}, checked)
 
     def reset_policy(self, group: str, handler: str | None, names: Sequence[str], actor: str) -> tuple[Policy, Policy]:
         """Take back what ``set_policy`` changed, all of it or the settings of these names: before and now."""
@@ -160,7 +160,12 @@ class Desk:
         self._engine.dispose()
 
     def _change_policy(
-        self, group: str, handler: str | None, actor: str, change: Callable[[Policy], Policy]
+        self,
+        group: str,
+        handler: str | None,
+        actor: str,
+        change: Callable[[Policy], Policy],
+        given: Collection[str] = (),
     ) -> tuple[Policy, Policy]:
         subject = subject_of(None, handler)
         with self._transaction() as connection:
@@ -172,8 +177,8 @@ class Desk:
             if after == before:
                 return before, after
             for name, policy in policies.items():  # what a handler does not say, the group says
-                whose = f" of {name}" if name not in ("", subject) else ""
-                check_together({**policies.get("", {}), **policy}, whose)
+                whose = "" if name in ("", subject) else f" of {name.replace(':', ' ', 1)}"
+                check_together({**policies.get("", {}), **policy}, whose, given)
             params = {"group": group, "subject": subject, "policy": json.dumps(after), "actor": actor}
             connection.exec_driver_sql(self._sql["desk_set_policy"], params)
             reason = f"{told(after)}; before: {told(before)}"

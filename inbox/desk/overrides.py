@@ -1,7 +1,7 @@
 """Which settings of a handler operators can change while it runs, and what they may be."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -71,12 +71,16 @@ def check_setting(name: str, value: object, shown: object = None) -> Value:
     raise UsageError(f"{name} is {value if shown is None else shown!r}; it must be {setting.allowed}.")
 
 
-def check_together(policy: Policy, whose: str = "") -> None:
-    """Raises UsageError where two settings of a policy do not fit each other. ``whose``: for the sentence."""
-    pairs = (("immediate", "attempts", "from 1 to"), ("base", "cap", "above 0 and up to"))
-    for low, high, words in pairs:
+def check_together(policy: Policy, whose: str = "", changed: Collection[str] = ()) -> None:
+    """Raises UsageError where two settings of a policy do not fit each other.
+
+    ``whose``: for the sentence, which is about the one of the two that is ``changed``.
+    """
+    for low, high, words in (("immediate", "attempts", "from 1 to"), ("base", "cap", "above 0 and up to")):
         lower, upper = policy.get(low), policy.get(high)
         if isinstance(lower, int | float) and isinstance(upper, int | float) and lower > upper:
+            if high in changed and low not in changed:
+                raise UsageError(f"{high}{whose} is {upper:g}; it must be at least {low}, which is {lower:g}.")
             raise UsageError(f"{low}{whose} is {lower:g}; it must be {words} {high}, which is {upper:g}.")
 
 

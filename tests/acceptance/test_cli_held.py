@@ -414,10 +414,10 @@ def test_policies_are_changed_setting_by_setting_and_taken_back(either: Shell, t
     assert tables.control() == {"": (None, policy, 0), "handler:shop.charge": (None, {"attempts": 3}, 0)}
 
     for arguments, sentence in (
-        (["--attempts", "1"], "immediate is 2; it must be from 1 to attempts, which is 1."),
+        (["--attempts", "1"], "attempts is 1; it must be at least immediate, which is 2."),
         (["--base", "90"], "base is 90; it must be above 0 and up to cap, which is 60."),
-        (["--immediate", "4"], "immediate of handler:shop.charge is 4; it must be from 1 to attempts, which is 3."),
-        (["--handler", "shop.charge", "--cap", "0.1"], "base is 0.5; it must be above 0 and up to cap, which is 0.1."),
+        (["--immediate", "4"], "immediate of handler shop.charge is 4; it must be from 1 to attempts, which is 3."),
+        (["--handler", "shop.charge", "--cap", "0.1"], "cap is 0.1; it must be at least base, which is 0.5."),
     ):
         wrong = either.run("inbox", "policy", "set", "billing", *arguments)
         assert (wrong.returncode, wrong.stdout) == (2, ""), arguments

@@ -80,6 +80,8 @@ def test_settings_that_do_not_fit_each_other_are_refused() -> None:
         check_together({"immediate": 4, "attempts": 3})
     with pytest.raises(UsageError, match=r"base of x is 2; it must be above 0 and up to cap, which is 1\.5\."):
         check_together({"base": 2.0, "cap": 1.5}, " of x")
+    with pytest.raises(UsageError, match=r"cap is 1\.5; it must be at least base, which is 2\."):
+        check_together({"base": 2.0, "cap": 1.5}, "", {"cap"})
 
 
 def test_a_policy_in_words_has_the_order_of_the_settings_and_what_is_unknown() -> None:

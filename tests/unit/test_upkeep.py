@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from threading import Event
 from typing import Any
 
 import pytest
@@ -25,6 +26,9 @@ class Clock:
         return self.seconds
 
     def now(self) -> datetime:
+        raise AssertionError
+
+    def wait(self, event: Event, seconds: float) -> bool:
         raise AssertionError
 
 
