@@ -208,9 +208,7 @@ def test_a_long_transaction_does_not_hold_up_the_duties(url: str, store: Postgre
     fill(url, (id_of(40), 40), ("old/0/1", 40))
     with psycopg.connect(url) as connection:
         connection.execute(f"DROP TABLE postroom.{name_of(-7)}".encode())
-    store.add_inbox_partitions()  # connects
-    with psycopg.connect(url) as connection:
-        connection.execute(f"DROP TABLE postroom.{name_of(-7)}".encode())
+    store.control()  # connects
     with psycopg.connect(url) as long:
         long.execute("LOCK TABLE postroom.inbox IN ROW EXCLUSIVE MODE")
         time.sleep(held_for)
@@ -253,6 +251,19 @@ def test_two_relays_at_once_do_each_thing_once(url: str) -> None:
     log.close()
     assert sorted(dropped) == sorted(name_of(ago) for ago in range(40, 48))
     assert days(url) == {name_of(-n) for n in range(8)}
+
+
+def test_a_relay_leaves_the_days_to_one_that_is_at_it(url: str, store: PostgresLog) -> None:
+    store.control()  # connects
+    with psycopg.connect(url) as connection:
+        connection.execute(f"DROP TABLE postroom.{name_of(-7)}".encode())
+    with psycopg.connect(url) as other:
+        assert other.execute("SELECT postroom.inbox_add_partitions(7)").fetchall() == [(1,)]
+        began = time.monotonic()
+        store.add_inbox_partitions()
+        assert list(store.prune_inbox(KEEP)) == []
+        assert time.monotonic() - began < 0.15, "it does not wait"
+    assert name_of(-7) in days(url)
 
 
 def test_the_default_isolation_of_the_database_does_not_matter(url: str) -> None:
