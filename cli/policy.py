@@ -118,7 +118,7 @@ def set_(app: App, /, group: str, handler: str | None, **given: Any) -> None:
     wanted = {name: value for name, value in given.items() if value is not None}
     if not wanted:
         raise click.UsageError(f"Say what to set: {', '.join('--' + name.replace('_', '-') for name in _OPTIONS)}.")
-    _change(app, group, handler, lambda desk: desk.set_policy(group, handler, wanted, actor()))
+    _change(app, group, handler, lambda desk: desk.set_policy(group, handler, wanted, actor(), _defaults(app)))
 
 
 @policy.command("reset")
@@ -136,7 +136,7 @@ def reset(app: App, group: str, names: tuple[str, ...], handler: str | None) -> 
       postroom inbox policy reset billing
       postroom inbox policy reset billing rate concurrency --handler shop.billing.charge
     """
-    _change(app, group, handler, lambda desk: desk.reset_policy(group, handler, names, actor()))
+    _change(app, group, handler, lambda desk: desk.reset_policy(group, handler, names, actor(), _defaults(app)))
 
 
 def _change(app: App, group: str, handler: str | None, change: "Callable[[Desk], tuple[Any, Any]]") -> None:
@@ -154,6 +154,12 @@ def _change(app: App, group: str, handler: str | None, change: "Callable[[Desk],
     click.echo(f"Before: {told(before)}.\n{_SOON}" if changed else "Nothing was changed.")
     if not known:
         click.echo(unknown(group))
+
+
+def _defaults(app: App) -> dict[str, float]:
+    """What the settings say, where they have to fit what is set here; what handlers say is not known."""
+    settings = app.settings.inbox
+    return {"base": settings.backoff_base_seconds, "cap": settings.backoff_cap_seconds}
 
 
 def _is_of(subject: str, handler: str | None) -> bool:

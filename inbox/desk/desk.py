@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
@@ -15,6 +16,8 @@ from ...outbox.sqlite import stored_moment
 from .held import Held, Wanted
 from .overrides import Policy, Value, check_setting, check_together, told
 from .record import Action, Control, maybe, moment, subject_of
+
+_NO_POLICY: Policy = MappingProxyType({})
 
 
 class HeldCount(NamedTuple):
@@ -120,24 +123,37 @@ class Desk:
         return self._switched("desk_resume", params, inbox_action(actor, "resume", group, subject))
 
     def set_policy(
-        self, group: str, handler: str | None, wanted: Mapping[str, Value], actor: str
+        self,
+        group: str,
+        handler: str | None,
+        wanted: Mapping[str, Value],
+        actor: str,
+        defaults: Policy = _NO_POLICY,
     ) -> tuple[Policy, Policy]:
         """Change settings of all handlers of a group, or of one, until ``reset_policy``: the policy before and now.
 
-        What is not named stays. A handler's own policy wins over the group's. Raises UsageError for a value that
-        cannot be, and then nothing is changed.
+        What is not named stays. A handler's own policy wins over the group's. ``defaults``: what holds where neither
+        says anything. Raises UsageError for a value that cannot be, or does not fit another one, and then nothing is
+        changed.
         """
         checked = {name: check_setting(name, value) for name, value in wanted.items()}
-        return self._change_policy(group, handler, actor, lambda before: {**before, **checked}, checked)
+        return self._change_policy(
+            group, handler, actor, lambda before: {**before, **checked}, defaults=defaults, given=checked
+        )
 
-    def reset_policy(self, group: str, handler: str | None, names: Sequence[str], actor: str) -> tuple[Policy, Policy]:
-        """Take back what ``set_policy`` changed, all of it or the settings of these names: before and now."""
+    def reset_policy(
+        self, group: str, handler: str | None, names: Sequence[str], actor: str, defaults: Policy = _NO_POLICY
+    ) -> tuple[Policy, Policy]:
+        """Take back what ``set_policy`` changed, all of it or the settings of these names: before and now.
+
+        Raises UsageError where what is left does not fit ``defaults``, and then nothing is changed.
+        """
         gone = set(names)
 
         def less(before: Policy) -> Policy:
             return {name: value for name, value in before.items() if gone and name not in gone}
 
-        return self._change_policy(group, handler, actor, less)
+        return self._change_policy(group, handler, actor, less, defaults=defaults)
 
     def actions(
         self, limit: int, *, group: str | None = None, action: str | None = None, message_id: str | None = None
@@ -165,6 +181,8 @@ class Desk:
         handler: str | None,
         actor: str,
         change: Callable[[Policy], Policy],
+        *,
+        defaults: Policy,
         given: Collection[str] = (),
     ) -> tuple[Policy, Policy]:
         subject = subject_of(None, handler)
@@ -178,7 +196,7 @@ class Desk:
                 return before, after
             for name, policy in policies.items():  # what a handler does not say, the group says
                 whose = "" if name in ("", subject) else f" of {name.replace(':', ' ', 1)}"
-                check_together({**policies.get("", {}), **policy}, whose, given)
+                check_together({**defaults, **policies.get("", {}), **policy}, whose, given)
             params = {"group": group, "subject": subject, "policy": json.dumps(after), "actor": actor}
             connection.exec_driver_sql(self._sql["desk_set_policy"], params)
             reason = f"{told(after)}; before: {told(before)}"

@@ -9,7 +9,7 @@ from ...messaging.errors import UsageError
 
 Value = int | float | str
 Policy = Mapping[str, Value]
-_YEAR = 31_536_000
+_DAY = 86_400
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +18,7 @@ class Setting:
 
     kind: type[int] | type[float] | type[str]
     least: float = 0
-    most: float = _YEAR
+    most: float = _DAY
     above: bool = False
     choices: tuple[str, ...] = ()
 

@@ -325,10 +325,11 @@ def test_a_discarded_dead_letter_stays_one_and_a_failed_replay_is_closed(either:
     tables.close_message("m-3", "dead-lettered", replays=1)
     tables.close_message("m-4", "handled")
     tables.hold(1, "dead-letter")
+    tables.hold(5, "dead-letter", key=b"5")  # so old that the inbox has forgotten it
     replayed = dump_pairs([("postroom_replay_count", b"1")])
     for offset in (2, 3, 4):
         tables.hold(offset, key=b"%d" % offset, headers=replayed)
-    assert either.json("inbox", "held", "discard", "--all", "--yes")["changed"] == 4
+    assert either.json("inbox", "held", "discard", "--all", "--yes")["changed"] == 5
 
     assert either.json("inbox", "held", "list")["held"] == []
     assert tables.outcomes() == [
@@ -338,6 +339,7 @@ def test_a_discarded_dead_letter_stays_one_and_a_failed_replay_is_closed(either:
         ("m-4", "handled"),
     ]
     assert tables.close_message("m-1", replays=1), "its replay runs"
+    assert tables.close_message("m-5", replays=1), "its replay runs"
     assert not tables.close_message("m-2", replays=2)
 
 
@@ -389,6 +391,8 @@ def test_pauses_are_idempotent_and_recorded(either: Shell, tables: Tables) -> No
 
 def test_policies_are_changed_setting_by_setting_and_taken_back(either: Shell, tables: Tables) -> None:
     tables.hold(1)
+    alone = either.run("inbox", "policy", "set", "billing", "--base", "11")
+    assert (alone.returncode, "up to cap, which is 10." in alone.stderr) == (2, True), "as the settings say"
     everything = ["--attempts", "20", "--immediate", "2", "--base", "0.5", "--cap", "60", "--timeout", "5"]
     everything += ["--rate", "50", "--concurrency", "4", "--on-dead-letter", "wait", "--breaker-threshold", "1"]
     everything += ["--breaker-open-seconds", "30"]
@@ -416,6 +420,7 @@ def test_policies_are_changed_setting_by_setting_and_taken_back(either: Shell, t
     for arguments, sentence in (
         (["--attempts", "1"], "attempts is 1; it must be at least immediate, which is 2."),
         (["--base", "90"], "base is 90; it must be above 0 and up to cap, which is 60."),
+        (["--handler", "shop.refund", "--cap", "0.2"], "cap is 0.2; it must be at least base, which is 0.5."),
         (["--immediate", "4"], "immediate of handler shop.charge is 4; it must be from 1 to attempts, which is 3."),
         (["--handler", "shop.charge", "--cap", "0.1"], "cap is 0.1; it must be at least base, which is 0.5."),
     ):

@@ -168,6 +168,25 @@ def test_what_two_operators_change_of_a_policy_at_once_both_holds(url: str, desk
     assert len(desk.actions(100, action="policy")) == 40
 
 
+def test_a_policy_is_read_when_nobody_changes_it_any_more(
+    postroom_postgres: Database, desks: Callable[[str], Desk], eventually: Callable[..., None]
+) -> None:
+    url = postroom_postgres.url
+    schema.upgrade(url, NAMES)
+    desk = desks(url)
+    desk.set_policy("g", None, {"rate": 1.0}, "ann")
+    engine = sa.create_engine(parse_url(url), poolclass=sa.NullPool)
+    waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+    with engine.connect() as other, engine.connect() as watch:
+        other.exec_driver_sql("UPDATE mail.inbox_control SET policy = '{\"rate\": 2}'")
+        setting = Thread(target=lambda: desk.set_policy("g", None, {"attempts": 3}, "ann"))
+        setting.start()
+        eventually(lambda: bool(watch.exec_driver_sql(waiting).scalar_one()), "it waits for the other operator")
+        other.commit()
+        setting.join(60)
+    assert [each.policy for each in desk.controls("g")] == [{"rate": 2, "attempts": 3}]
+
+
 def test_a_policy_that_cannot_be_changes_nothing(url: str, desk: Desk) -> None:
     desk.set_policy("g", "shop.charge", {"immediate": 3}, "ann")
     for handler, wanted in ((None, {"attempts": 2}), (None, {"attempts": 0}), ("x", {"speed": 1})):
