@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from postroom.messaging.kafka import connect
 from postroom.messaging.ports import Kafka
@@ -179,10 +180,12 @@ def test_what_does_not_answer_is_a_problem_and_the_rest_is_looked_at(database_sh
         ("retention", "outbox"): "ok",
     }
     assert findings["database", "tables"]["todo"] == "postroom init"
-    away = {**NO_KAFKA, URL: "postgresql://u:s3cret@127.0.0.1:1/s3cret"}
-    done = database_shell.run("doctor", **away)
-    assert (done.returncode, "s3cret" in done.stdout + done.stderr) == (1, False)
-    assert "The database does not" in done.stdout
+    away = {**NO_KAFKA, URL: "postgresql://u:s3cret@127.0.0.1:1/x"}
+    assert "The database does not answer" in found(database_shell, code=1, **away)["database", ""]["told"]
+    refused = sa.make_url(database_shell.environment[URL]).set(username="s3cret", password="s3cret")
+    done = database_shell.run("doctor", **{**NO_KAFKA, URL: refused.render_as_string(hide_password=False)})
+    assert (done.returncode, "s3cret" in done.stdout + done.stderr) == (1, False), "the server says the user's name"
+    assert "The database refuses" in " ".join(done.stdout.split())
     none = found(database_shell, code=1, **{**NO_KAFKA, URL: ""})
     assert "No database is set" in none["database", ""]["told"]
 
