@@ -1,15 +1,12 @@
 """``postroom inbox``: consuming."""
 
-import importlib
-import sys
 from dataclasses import asdict
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from ..messaging.errors import ConfigurationError, PostroomError
+from ..messaging.errors import ConfigurationError
 from .app import App
 from .command import Group
 from .held import held
@@ -17,6 +14,7 @@ from .inbox_control import actions, pause, resume
 from .inbox_prune import prune
 from .inbox_status import status
 from .policy import policy
+from .targets import attribute_of, is_dotted
 
 if TYPE_CHECKING:
     from ..inbox import Inbox
@@ -126,34 +124,9 @@ def load_inbox(target: str) -> "Inbox":
     from ..inbox import Inbox
 
     module, _, attribute = target.partition(":")
-    if not module or not attribute or not all(part.isidentifier() for part in f"{module}.{attribute}".split(".")):
+    if not is_dotted(module) or not is_dotted(attribute):
         raise click.UsageError(f"{target!r} must be MODULE:INBOX, such as shop.billing:inbox.")
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
-    found = _imported(module)
-    for part in attribute.split("."):
-        try:
-            found = getattr(found, part)
-        except AttributeError:
-            raise click.UsageError(f"The module {module!r} has no {attribute!r}.") from None
+    found = attribute_of(module, attribute)
     if not isinstance(found, Inbox):
         raise click.UsageError(f"{target!r} is no Inbox; its type is {type(found).__name__}.")
     return found
-
-
-def _imported(module: str) -> object:
-    try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        if error.name and (module == error.name or module.startswith(f"{error.name}.")):
-            raise click.UsageError(
-                f"There is no module {error.name!r} in the working directory, nor is it installed."
-            ) from error
-        raise click.UsageError(f"Importing {module!r} failed: {error}.") from error
-    except PostroomError as error:
-        raise click.UsageError(f"Importing {module!r} failed: {error}") from error
-    except Exception as error:
-        raise click.UsageError(f"Importing {module!r} failed: {type(error).__name__}: {error}.") from error
-    except SystemExit as error:
-        raise click.UsageError(f"Importing {module!r} failed: it calls sys.exit({error.code!r}).") from error

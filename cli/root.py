@@ -18,6 +18,7 @@ from .outbox import outbox
 from .relay import relay
 from .show_settings import settings
 from .tables import db, init
+from .topics import topics
 
 _COMPLETE = "_POSTROOM_COMPLETE"
 
@@ -70,7 +71,7 @@ def completion(shell: str) -> None:
     click.echo(script(postroom, {}, "postroom", _COMPLETE).source())
 
 
-for _command in (init, db, relay, outbox, inbox, dlq, settings, doctor, demo):
+for _command in (init, db, relay, outbox, inbox, dlq, topics, settings, doctor, demo):
     postroom.add_command(_command)
 
 

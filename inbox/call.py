@@ -10,9 +10,7 @@ from psycopg.pq import TransactionStatus
 from sqlalchemy.orm import Session
 
 from ..messaging.errors import InvalidHandler, UsageError
-from ..outbox import Event
-from .context import AsyncContext, Context
-from .handlers import Handler, Received
+from .handlers import Handler
 
 #: What ends a thread or a task, not an Exception. From a handler it shall not end the inbox.
 _EXITS = (SystemExit, KeyboardInterrupt, asyncio.CancelledError)
@@ -23,15 +21,11 @@ class HandlerExited(Exception):
 
 
 def call(
-    handler: Handler,
-    event: Event | Received,
-    context: Context | AsyncContext,
-    session: Session,
-    finish: Callable[[object], object],
-) -> None:
-    """Run ``handler`` inside ``session``'s transaction, up to the flush. Blocks. ``finish`` awaits what is to be.
+    handler: Handler, event: object, context: object, session: Session, finish: Callable[[object], object]
+) -> object:
+    """Run ``handler`` inside ``session``'s transaction, up to the flush; what it returns. ``finish`` awaits it.
 
-    Raises what the handler raises; HandlerExited; UsageError where it left a transaction that would not
+    Blocks. Raises what the handler raises; HandlerExited; UsageError where it left a transaction that would not
     commit its work; InvalidHandler where it did nothing, for want of ``async def``.
     """
     transaction = session.get_transaction()
@@ -47,6 +41,7 @@ def call(
         )
     session.flush()
     _require_sound(session.connection())
+    return returned
 
 
 def _require_sync(handler: Handler, returned: object) -> None:

@@ -1,9 +1,9 @@
 """What a handler knows of the message it is called with, and how it publishes."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Generic, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -29,12 +29,24 @@ class _Context(Generic[S]):
     headers: Mapping[str, str]
     correlation_id: str
     time: datetime
+    deadline: datetime | None
     attempt: int
+    duplicate: bool
+    outcome: Any
     session: S
     _outbox: Outbox = field(repr=False)
 
     @classmethod
-    def of(cls, delivery: Delivery, attempt: int, session: S, outbox: Outbox) -> Self:
+    def of(
+        cls,
+        delivery: Delivery,
+        attempt: int,
+        session: S,
+        outbox: Outbox,
+        *,
+        duplicate: bool = False,
+        outcome: Any = None,
+    ) -> Self:
         """The context of one attempt at ``delivery``."""
         envelope = delivery.envelope
         told = envelope.correlation_id or ""
@@ -48,10 +60,19 @@ class _Context(Generic[S]):
             headers=_texts(envelope.headers),
             correlation_id=told if told and told.isprintable() else delivery.message_id,
             time=envelope.time,
+            deadline=envelope.expires_at,
             attempt=attempt,
+            duplicate=duplicate,
+            outcome=outcome,
             session=session,
             _outbox=outbox,
         )
+
+    @property
+    def inherited(self) -> dict[str, str]:
+        """The headers that go on into what is published here."""
+        found = {name: value for name in PROPAGATED if (value := self.headers.get(name)) and value.isprintable()}
+        return found | {"correlation_id": self.correlation_id, "causation_id": self.message_id}
 
     def publish(
         self,
@@ -71,14 +92,12 @@ class _Context(Generic[S]):
 
         Raises InvalidMessage, MessageTooLarge.
         """
-        inherited = {name: value for name in PROPAGATED if (value := self.headers.get(name)) and value.isprintable()}
-        inherited |= {"correlation_id": self.correlation_id, "causation_id": self.message_id}
         own = {**(message.headers if isinstance(message, Message) else {}), **(headers or {})}
         return self._outbox.publish(
             self.session,
             message,
             key=key,
-            headers={**inherited, **own},
+            headers={**self.inherited, **own},
             deliver_at=deliver_at,
             expires_in=expires_in,
             correlation_id=correlation_id,
@@ -93,7 +112,9 @@ class Context(_Context[Session]):
 
     ``message_id``: what the inbox knows the message by. ``headers``: text by name; those that are no UTF-8
     are left out, and of several of one name the first is here. ``correlation_id``: the message's own, or
-    its id. ``time``: when it was published. ``attempt``: 1, 2, … at this message.
+    its id. ``time``: when it was published. ``deadline``: until when it is worth anything. ``attempt``: 1, 2, … at
+    this message. ``duplicate``: it was handled before (only where the handler asked for duplicates), and ``outcome``
+    is what the handler returned then.
     """
 
     __slots__ = ()
@@ -103,6 +124,17 @@ class AsyncContext(_Context[AsyncSession]):
     """The same for an async handler: ``session`` is an ``AsyncSession``."""
 
     __slots__ = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchContext(Generic[S]):
+    """What a batch handler gets beside the events: ``messages`` has the context of each, in the same order.
+
+    ``session`` is theirs, too: one transaction for all.
+    """
+
+    messages: Sequence[_Context[S]]
+    session: S
 
 
 def _texts(headers: HeaderPairs) -> dict[str, str]:

@@ -1,17 +1,20 @@
 """Handlers: what is registered, checked where it is registered."""
 
 import inspect
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar, overload
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, TypedDict, TypeVar, get_args, overload
 
-from ..messaging.backoff import Backoff
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session
+
 from ..messaging.envelope import Envelope
-from ..messaging.errors import ConfigurationError, InvalidHandler, InvalidMessage, PayloadRefused, Poison
+from ..messaging.errors import InvalidHandler, InvalidMessage, PayloadRefused, Poison
 from ..messaging.message import check_type
 from ..outbox import Event
-from .context import AsyncContext, Context
-from .delivery import Delivery
+from .context import AsyncContext, BatchContext, Context
+from .delivery import Delivery, storable_id
+from .policy import OnDeadLetter, Policy
 from .settings import InboxSettings
 
 
@@ -25,9 +28,11 @@ class Received:
     envelope: Envelope
 
 
+IDEMPOTENCY_KEY = "idempotency_key"
 M = TypeVar("M", bound=Event | Received)
 R = TypeVar("R")
 Model = type[Event] | type[Received] | None
+Errors = tuple[type[Exception], ...]
 
 
 class Register(Protocol[M]):
@@ -41,9 +46,25 @@ class Register(Protocol[M]):
     ) -> Callable[[M, AsyncContext], Awaitable[R]]: ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+class RegisterBatch(Protocol[M]):
+    """The decorator for handlers of several ``M`` at once; returns the function as it was."""
+
+    @overload
+    def __call__(
+        self, function: Callable[[Sequence[M], BatchContext[Session]], R]
+    ) -> Callable[[Sequence[M], BatchContext[Session]], R]: ...
+    @overload
+    def __call__(
+        self, function: Callable[[Sequence[M], BatchContext[AsyncSession]], Awaitable[R]]
+    ) -> Callable[[Sequence[M], BatchContext[AsyncSession]], Awaitable[R]]: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Handler:
-    """One function for one (topic, type). ``event_type`` None: each type of the topic without one of its own."""
+    """One function for one (topic, type). ``event_type`` None: each type of the topic without one of its own.
+
+    ``policy``: what it says of its own treatment, by the names of ``Policy``. The rest is what ``Inbox.handler`` got.
+    """
 
     topic: str
     event_type: str | None
@@ -51,9 +72,15 @@ class Handler:
     function: Callable[[Any, Any], Any]
     name: str
     is_async: bool
-    attempts: int | None
-    base: float | None
-    cap: float | None
+    policy: Mapping[str, Any]
+    retry_on: Errors = ()
+    dead_letter_on: Errors = ()
+    pause_on: Errors = ()
+    batch: bool = False
+    duplicates: bool = False
+    by_idempotency_key: bool = False
+    adaptive: bool = False
+    priority: int = 0
 
     def decode(self, delivery: Delivery) -> Event | Received:
         """What the function is called with. Raises Poison."""
@@ -61,39 +88,75 @@ class Handler:
         if self.model is None:
             return Received(delivery.topic, record.key, record.value, delivery.envelope)
         try:
-            return self.model.from_payload(record.value)
+            return self.model.from_payload(record.value, version=delivery.envelope.version)
         except Poison:
             raise
-        except Exception as error:  # a validator of the model raised what pydantic does not collect
-            told = f"{type(error).__name__}: {error}"
-            raise PayloadRefused(f"{self.model.__name__} refuses the payload: {told}.") from error
+        except Exception as error:  # noqa: BLE001  a validator of the model raised what pydantic does not collect
+            told = f"a validator raised {type(error).__name__}"  # its text may quote the payload
+            refused = PayloadRefused(f"{self.model.__name__} refuses the payload: {told}.")
+            raise refused.with_traceback(error.__traceback__) from None
 
-    def attempts_by(self, settings: InboxSettings) -> int:
-        """How often it is tried."""
-        return settings.attempts if self.attempts is None else self.attempts
+    def known_as(self, delivery: Delivery) -> Delivery:
+        """``delivery``, with the id that this handler knows it by."""
+        if self.by_idempotency_key and (key := delivery.envelope.header(IDEMPOTENCY_KEY)):
+            return replace(delivery, message_id=storable_id(f"key:{key}"))
+        return delivery
 
-    def backoff_by(self, settings: InboxSettings) -> Backoff:
-        """The waits between attempts. Raises ConfigurationError where base is over cap."""
-        base = settings.backoff_base_seconds if self.base is None else self.base
-        cap = settings.backoff_cap_seconds if self.cap is None else self.cap
-        try:
-            return Backoff(base, cap)
-        except ValueError as error:
-            raise ConfigurationError(f"The handler {self.name}: {error}.") from None
+    def policy_by(self, settings: InboxSettings, *overrides: Mapping[str, Any]) -> Policy:
+        """What holds for it. Raises ConfigurationError, for example where base is over cap."""
+        return Policy.of(self.name, settings, self.policy, *overrides)
+
+
+#: Stands in where a message has no handler.
+NOBODY = Handler(
+    topic="", event_type=None, model=None, function=lambda *_: None, name="(none)", is_async=False, policy={}
+)
+
+
+class Options(TypedDict, total=False):
+    """How a handler's messages are treated; what is not given is as the settings say. Times in seconds.
+
+    ``attempts``: how often a message is tried; ``immediate``: so many of these before it is held in the table;
+    ``base``, ``cap``: the bounds of the waits in between. ``retry_on``, ``dead_letter_on``, ``pause_on``: exception
+    classes that are worth another attempt (with ``retry_on``, no others are), never are, or say that something is
+    away. ``timeout``: of an attempt. ``rate``: messages per second. ``concurrency``: attempts at the same time;
+    ``adaptive``: fewer of them while they take longer. ``on_dead_letter``: do later messages of a key ``go-on`` or
+    ``wait``. ``breaker_threshold``, ``breaker_window``, ``breaker_open_seconds``: it opens when such a share of so
+    many messages failed, for so long. ``priority``: handlers with a higher one have their turn first.
+
+    ``duplicates``: the function is called for duplicates, too. ``by_idempotency_key``: messages with a header
+    ``idempotency_key`` are known by it.
+    """
+
+    attempts: int | None
+    immediate: int | None
+    base: float | None
+    cap: float | None
+    retry_on: type[Exception] | Errors
+    dead_letter_on: type[Exception] | Errors
+    pause_on: type[Exception] | Errors
+    timeout: float | None
+    rate: float | None
+    concurrency: int | None
+    adaptive: bool
+    on_dead_letter: OnDeadLetter | None
+    breaker_threshold: float | None
+    breaker_window: int | None
+    breaker_open_seconds: float | None
+    priority: int
+    duplicates: bool
+    by_idempotency_key: bool
 
 
 def handler_of(
-    function: object,
-    topic: str,
-    model: Model,
-    *,
-    type_: str | None,
-    attempts: int | None,
-    base: float | None,
-    cap: float | None,
+    function: object, topic: str, model: Model, *, type_: str | None, batch: bool, options: Options
 ) -> Handler:
     """Check and describe ``function``. Raises InvalidHandler, in one sentence."""
     name = _name(function)
+    if unknown := sorted(options.keys() - Options.__annotations__.keys()):
+        raise InvalidHandler(
+            f"The handler {name}: there is no option {unknown[0]!r}; there are {', '.join(Options.__annotations__)}."
+        )
     if inspect.isclass(function) or not callable(function):
         raise InvalidHandler(f"{name} is no handler: register a function `(event, ctx)`, sync or async.")
     call = function if inspect.isroutine(function) else getattr(function, "__call__", function)  # noqa: B004
@@ -113,10 +176,52 @@ def handler_of(
         function=function,
         name=name,
         is_async=inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(call),
-        attempts=_attempts(name, attempts),
-        base=_seconds(name, "base", base),
-        cap=_seconds(name, "cap", cap),
+        policy=_policy(name, options),
+        retry_on=_errors(name, "retry_on", options.get("retry_on", ())),
+        dead_letter_on=_errors(name, "dead_letter_on", options.get("dead_letter_on", ())),
+        pause_on=_errors(name, "pause_on", options.get("pause_on", ())),
+        batch=_flag(name, "batch", batch),
+        duplicates=_flag(name, "duplicates", options.get("duplicates", False)),
+        by_idempotency_key=_flag(name, "by_idempotency_key", options.get("by_idempotency_key", False)),
+        adaptive=_flag(name, "adaptive", options.get("adaptive", False)),
+        priority=_whole(name, "priority", options.get("priority"), -1_000, 1_000) or 0,
     )
+
+
+def _policy(name: str, options: Options) -> dict[str, Any]:
+    given: dict[str, Any] = {
+        "attempts": _whole(name, "attempts", options.get("attempts"), 1, 1_000),
+        "immediate": _whole(name, "immediate", options.get("immediate"), 1, 1_000),
+        "concurrency": _whole(name, "concurrency", options.get("concurrency"), 1, 256),
+        "breaker_window": _whole(name, "breaker_window", options.get("breaker_window"), 2, 10_000),
+        "base": _seconds(name, "base", options.get("base")),
+        "cap": _seconds(name, "cap", options.get("cap")),
+        "timeout": _seconds(name, "timeout", options.get("timeout")),
+        "breaker_open_seconds": _seconds(name, "breaker_open_seconds", options.get("breaker_open_seconds")),
+        "rate": _above_zero(name, "rate", options.get("rate"), "a number of messages per second above 0"),
+    }
+    share = _above_zero(name, "breaker_threshold", options.get("breaker_threshold"), "a share above 0, up to 1")
+    if share is not None and share > 1:
+        raise InvalidHandler(f"The handler {name}: breaker_threshold must be a share above 0, up to 1, not {share!r}.")
+    given["breaker_threshold"] = share
+    given["on_dead_letter"] = on_dead_letter = options.get("on_dead_letter")
+    if on_dead_letter not in (None, *get_args(OnDeadLetter)):
+        raise InvalidHandler(f"The handler {name}: on_dead_letter must be 'go-on' or 'wait', not {on_dead_letter!r}.")
+    return {option: value for option, value in given.items() if value is not None}
+
+
+def _errors(name: str, kind: str, value: object) -> Errors:
+    classes = value if isinstance(value, tuple | list) else (value,)
+    for each in classes:
+        if not inspect.isclass(each) or not issubclass(each, Exception):
+            raise InvalidHandler(f"The handler {name}: {kind} must be exception classes, not {each!r}.")
+    return tuple(classes)
+
+
+def _flag(name: str, flag: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise InvalidHandler(f"The handler {name}: {flag} must be True or False, not {value!r}.")
+    return value
 
 
 def _model(name: str, model: object, type_: str | None) -> tuple[type[Event] | None, str | None]:
@@ -136,20 +241,23 @@ def _model(name: str, model: object, type_: str | None) -> tuple[type[Event] | N
     return model, type_ if type_ is not None else model.event_type
 
 
-def _attempts(name: str, attempts: object) -> int | None:
-    most = 1_000
-    if attempts is None:
+def _whole(name: str, what: str, value: object, least: int, most: int) -> int | None:
+    if value is None:
         return None
-    if isinstance(attempts, bool) or not isinstance(attempts, int) or not 1 <= attempts <= most:
-        raise InvalidHandler(f"The handler {name}: attempts must be a number from 1 to {most}, not {attempts!r}.")
-    return attempts
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise InvalidHandler(f"The handler {name}: {what} must be a number from {least} to {most}, not {value!r}.")
+    return value
 
 
 def _seconds(name: str, what: str, value: object) -> float | None:
+    return _above_zero(name, what, value, "a number of seconds above 0")
+
+
+def _above_zero(name: str, what: str, value: object, wanted: str) -> float | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
-        raise InvalidHandler(f"The handler {name}: {what} must be a number of seconds above 0, not {value!r}.")
+        raise InvalidHandler(f"The handler {name}: {what} must be {wanted}, not {value!r}.")
     return float(value)
 
 

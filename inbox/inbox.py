@@ -1,10 +1,10 @@
 """The inbox: which handlers a group has."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import KW_ONLY, dataclass, field
-from typing import Literal, TypeVar, get_args, overload
+from typing import Any, Literal, TypeVar, Unpack, cast, get_args, overload
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_scoped_session
@@ -14,7 +14,7 @@ from ..messaging.errors import ConfigurationError, InvalidHandler, InvalidMessag
 from ..messaging.message import check_topic
 from ..outbox import Event, Names, Outbox
 from . import dedupe
-from .handlers import Handler, Model, Received, Register, handler_of
+from .handlers import Handler, Model, Options, Received, Register, RegisterBatch, handler_of
 
 E = TypeVar("E", bound=Event)
 OnUnhandled = Literal["skip", "dead-letter"]
@@ -51,14 +51,17 @@ class Inbox:
 
     @overload
     def handler(
+        self, topic: str, model: type[E], *, type: str | None = None, batch: Literal[True], **options: Unpack[Options]
+    ) -> RegisterBatch[E]: ...
+    @overload
+    def handler(
         self,
         topic: str,
         model: type[E],
         *,
         type: str | None = None,
-        attempts: int | None = None,
-        base: float | None = None,
-        cap: float | None = None,
+        batch: Literal[False] = False,
+        **options: Unpack[Options],
     ) -> Register[E]: ...
     @overload
     def handler(
@@ -67,9 +70,8 @@ class Inbox:
         model: type[Received] | None = None,
         *,
         type: str | None = None,
-        attempts: int | None = None,
-        base: float | None = None,
-        cap: float | None = None,
+        batch: Literal[False] = False,
+        **options: Unpack[Options],
     ) -> Register[Received]: ...
     def handler(
         self,
@@ -77,21 +79,22 @@ class Inbox:
         model: Model = None,
         *,
         type: str | None = None,
-        attempts: int | None = None,
-        base: float | None = None,
-        cap: float | None = None,
+        batch: bool = False,
+        **options: Any,
     ) -> Callable[..., Callable[..., object]]:
         """Register ``(event, ctx)``, sync or async, for one type on ``topic``.
 
         ``model``: a subclass of Event; its ``event_type`` is the type unless ``type`` says another. Without a
         model the handler gets a ``Received``, for ``type``, or for each type without a handler of its own.
-        ``attempts``, ``base`` and ``cap`` (seconds): how often it is tried and how long it waits in between,
-        by default as the settings say.
+        ``batch``: the function takes a sequence of events and a ``BatchContext``, up to ``settings.batch_size`` of
+        them in one transaction; when it fails it is called again with each alone. ``options``: see
+        ``handlers.Options``.
 
-        A sync handler runs on the runner's thread, an async one on the runner's event loop. What it returns
-        is ignored. It may run more than once (each time the transaction of the one before was rolled back), so
-        what it does outside ``ctx.session`` should bear repetition. An error of the ``Unavailable`` kind
-        (``messaging.errors``) says that something it needs is away: it waits, and no attempt is counted.
+        A sync handler runs on one of the runner's threads, an async one on its event loop. What it returns is kept as
+        JSON, for ``outcome`` and for duplicates. It may run more than once (each time the transaction of the one
+        before was rolled back), so what it does outside ``ctx.session`` should bear repetition. An error of the
+        ``Unavailable`` kind (``messaging.errors``) says that something it needs is away: it waits, and no attempt
+        is counted.
 
         Raises InvalidHandler: not callable with two arguments, a second one for the same topic and type, ….
         """
@@ -104,7 +107,7 @@ class Inbox:
             raise InvalidHandler(str(error)) from None
 
         def register(function: Callable[..., object]) -> Callable[..., object]:
-            new = handler_of(function, topic, model, type_=type, attempts=attempts, base=base, cap=cap)
+            new = handler_of(function, topic, model, type_=type, batch=batch, options=cast("Options", options))
             taken = self._handlers.get((topic, new.event_type))
             if taken is not None:
                 of = "any other type" if new.event_type is None else f"type {new.event_type!r}"
@@ -156,6 +159,23 @@ class Inbox:
         if isinstance(target, AsyncSession | async_scoped_session | AsyncConnection):
             return dedupe.once_async(target, closing, self.names)
         return dedupe.once(target, closing, self.names)
+
+    @overload
+    def outcome(self, target: dedupe.SyncTarget, message_id: str | UUID) -> dedupe.Outcome | None: ...
+    @overload
+    def outcome(self, target: dedupe.AsyncTarget, message_id: str | UUID) -> Awaitable[dedupe.Outcome | None]: ...
+    def outcome(
+        self, target: dedupe.SyncTarget | dedupe.AsyncTarget, message_id: str | UUID
+    ) -> dedupe.Outcome | Awaitable[dedupe.Outcome | None] | None:
+        """How this group closed a message, and what its handler returned; None while it is open.
+
+        ``target`` as for ``once``; with an asynchronous one the result is to be awaited. Rows are kept for the
+        inbox's retention. Raises InvalidMessage, UsageError; SchemaMissing, DatabaseUnavailable.
+        """
+        wanted = dedupe.checked_id(message_id)
+        if isinstance(target, AsyncSession | async_scoped_session | AsyncConnection):
+            return dedupe.outcome_async(target, self.group, wanted, self.names)
+        return dedupe.outcome(dedupe.connection_of(target), self.group, wanted, self.names)
 
     @property
     def topics(self) -> list[str]:

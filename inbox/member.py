@@ -1,70 +1,85 @@
 """One membership in a consumer group."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from ..messaging.clock import Clock
 from ..messaging.errors import Fenced, Interrupted, Unavailable
 from ..messaging.observer import Observer
-from ..messaging.ports import Kafka
-from ..messaging.records import Partition, ReceivedRecord
-from .assignment import Assignment, InHand
+from ..messaging.ports import Kafka, PartitionsHook
+from ..messaging.records import Partition
+from .assignment import InHand
+from .lanes import Lanes
 
 #: What the port raises when the group or the cluster is out of reach. Nothing is lost by starting over.
 KAFKA_AWAY = (Unavailable, Interrupted, Fenced)
 
 
+class Polled(NamedTuple):
+    """What a poll brought: records, and the partitions that came and went since the last one."""
+
+    records: Sequence[InHand]
+    came: Sequence[Partition]
+    went: Sequence[Partition]
+
+
 class Member:
     """Polls, and commits what is done before each poll. For one thread.
 
-    Partitions are only ever taken away inside a poll, so with the commit before it there is nothing left to
+    Partitions are only ever taken away inside a poll, so with the commit before it there is little left to
     commit when that happens. (Inside a rebalance kafka-python 3 cannot: its hooks run on the thread that would
-    have to send the commit.)
+    have to send the commit.) What workers finish meanwhile comes again elsewhere, and is found to be a duplicate.
     """
 
-    def __init__(self, kafka: Kafka, group: str, topics: Sequence[str], observe: Observer, clock: Clock) -> None:
-        """Join the group. Raises KafkaUnavailable, ConfigurationError."""
+    def __init__(
+        self,
+        kafka: Kafka,
+        group: str,
+        topics: Sequence[str],
+        lanes: Lanes,
+        *,
+        observe: Observer,
+        clock: Clock,
+        on_revoked: PartitionsHook,
+        instance: str | None,
+        cooperative: bool,
+    ) -> None:
+        """Join the group. ``on_revoked`` is called inside the client. Raises KafkaUnavailable, ConfigurationError."""
         self._observe = observe
         self._clock = clock
-        self._assignment = Assignment()
+        self._lanes = lanes
+        self._tell_revoked = on_revoked
         self._changes: list[tuple[str, Sequence[Partition]]] = []
-        self._consumer = kafka.consumer(group, topics, on_assigned=self._on_assigned, on_revoked=self._on_revoked)
+        self._consumer = kafka.consumer(
+            group,
+            topics,
+            on_assigned=self._on_assigned,
+            on_revoked=self._on_revoked,
+            instance=instance,
+            cooperative=cooperative,
+        )
         self._polled_at = clock.monotonic()
 
-    def poll(self, timeout: float, max_records: int) -> None:
-        """Commit, then wait for records, for up to ``timeout`` seconds. Raises KAFKA_AWAY."""
-        self.commit()
-        self._consumer.pause_only([])
-        self._receive(self._consumer.poll(timeout, max_records))
+    def poll(self, timeout: float, max_records: int, paused: Sequence[Partition]) -> Polled:
+        """Commit, then wait for records of all but the paused partitions, for up to ``timeout`` seconds.
 
-    def keep_alive(self, max_records: int) -> None:
-        """Tell the group that we live, and take part in its rebalances. Raises KAFKA_AWAY.
-
-        Records of a partition that comes in the middle of it are taken in hand.
+        Raises KAFKA_AWAY.
         """
         self.commit()
-        self._consumer.pause_only(self._assignment.partitions)
-        self._receive(self._consumer.poll(0, max_records))
+        self._consumer.pause_only(paused)
+        records = self._consumer.poll(timeout, max_records)
+        self._polled_at = self._clock.monotonic()
+        taken, gone = self._tell_changes()
+        return Polled(self._lanes.receive(records), taken, gone)
 
     @property
     def silence(self) -> float:
         """Seconds since the last poll."""
         return self._clock.monotonic() - self._polled_at
 
-    def take(self) -> InHand | None:
-        """The next record in hand."""
-        return self._assignment.take()
-
-    def owns(self, item: InHand) -> bool:
-        """Whether it is still this member's to process."""
-        return self._assignment.owns(item)
-
-    def finish(self, item: InHand) -> None:
-        """Its offset may be committed."""
-        self._assignment.finish(item)
-
     def commit(self) -> None:
         """Commit what is done. Blocks. What cannot be committed is delivered again, and found to be a duplicate."""
-        offsets = self._assignment.uncommitted()
+        offsets = self._lanes.uncommitted()
         if not offsets:
             return
         try:
@@ -72,30 +87,31 @@ class Member:
         except KAFKA_AWAY as error:
             self._observe("not_committed", offsets=offsets, error=error)
         else:
-            self._assignment.committed(offsets)
+            self._lanes.committed(offsets)
             self._observe("committed", offsets=offsets)
 
     def close(self) -> None:
         """Leave the group. Does not raise, and commits nothing."""
         self._consumer.close()
         self._tell_changes()
-
-    def _receive(self, records: Sequence[ReceivedRecord]) -> None:
-        self._polled_at = self._clock.monotonic()
-        self._tell_changes()
-        self._assignment.receive(records)
+        self._lanes.revoke(self._lanes.partitions)
 
     def _on_assigned(self, partitions: Sequence[Partition]) -> None:
-        self._assignment.assign(partitions)
+        self._lanes.assign(partitions)
         self._changes.append(("assigned", partitions))
 
     def _on_revoked(self, partitions: Sequence[Partition]) -> None:
-        self._assignment.revoke(partitions)
+        self._lanes.revoke(partitions)
+        self._tell_revoked(partitions)
         self._changes.append(("revoked", partitions))
 
-    def _tell_changes(self) -> None:
-        """Here, and not in the hooks, which run inside the client."""
+    def _tell_changes(self) -> tuple[list[Partition], list[Partition]]:
+        """Here, and not in the hooks, which run inside the client. What came and what went."""
         changes, self._changes = self._changes, []
+        came: list[Partition] = []
+        went: list[Partition] = []
         for step, partitions in changes:
             if partitions:
                 self._observe(step, partitions=partitions)
+                (came if step == "assigned" else went).extend(partitions)
+        return came, went

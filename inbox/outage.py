@@ -44,9 +44,14 @@ def judge(error: Exception) -> Verdict:
     if isinstance(error, InvalidHandler):
         return Verdict.CRASH
     verdict = error.verdict if isinstance(error, PostroomError) else _judge_foreign(error)
-    if verdict is Verdict.PAUSE and _sqlstate(error) in _NO_OUTAGE:
+    if verdict is Verdict.PAUSE and is_transient(error):
         return Verdict.RETRY
     return verdict if verdict in (Verdict.PAUSE, Verdict.DEAD_LETTER, Verdict.CRASH) else Verdict.RETRY
+
+
+def is_transient(error: Exception) -> bool:
+    """Whether the database gave up on one transaction only: a deadlock, a timeout, a serialization failure."""
+    return _sqlstate(error) in _NO_OUTAGE
 
 
 def _judge_foreign(error: Exception) -> Verdict:

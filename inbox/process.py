@@ -1,205 +1,245 @@
-"""One record: find its handler, run it in one transaction with the inbox row, or write its dead letter.
+"""What becomes of the messages in hand: handled, tried again, held, dead-lettered.
 
-    received ─┬─ not_for_group ──────────────────────────────────────────────┐
-              ├─ skipped (no handler) ───────────────────────────────────────┤
-              ├─ poison: cannot be decoded, or dead-lettered when unhandled ─┐│
-              │                                                             ▼│
-              └─▶ attempt ─┬─ duplicate ──────────────────────▶ done ◀── dead_lettered
-                   ▲       ├─ applied ─▶ handled ─────────────▶ done         ▲
-                   │       ├─ outage: paused … resumed, the same attempt     │
-                   └───────┴─ retried (wait, full jitter) ── attempts are used up
+    take ─▶ expired? ─▶ decode ─▶ attempt ─┬─ applied ───────────────────────────────────────▶ handled
+                          │                ├─ closed before ─────────────────────────────────▶ duplicate
+                          │                ├─ something is away: the breaker opens, nothing is counted ─▶ again
+                          │                ├─ failed in a batch: each of it alone ──▶ again
+                          │                ├─ failed: a short wait in hand ──▶ again
+                          │                ├─ failed more often: into the table, its key behind it ──▶ held
+                          └─ poison ───────┴─ attempts are used up ──────────────────────────▶ dead_lettered
 
-What this decides is the same for sync and async handlers; only ``Transactions`` differs.
+Runs on workers' threads, one job at a time each. What is decided is committed before the job ends, or given back.
 """
 
-from collections.abc import Callable, Mapping
-from datetime import datetime
-from enum import Enum
-from functools import partial
-from typing import Any
+from collections import defaultdict
+from collections.abc import Sequence
+from datetime import timedelta
 
-from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import Session
+import sqlalchemy as sa
 
-from ..messaging.backoff import Backoff
-from ..messaging.clock import Clock
-from ..messaging.dead_letter import Failure
-from ..messaging.errors import ConfigurationError, NotAuthorized, Poison, Unhandled, Verdict
-from ..messaging.observer import Observer
-from ..messaging.records import ReceivedRecord
-from ..outbox import Event
-from .call import call
-from .context import AsyncContext, Context
-from .dead_letters import bury
-from .dedupe import Closing, close_message
-from .delivery import Delivery
-from .handlers import Handler, Received
-from .inbox import Inbox
-from .outage import Left, Outages, judge
-from .settings import InboxSettings
-from .transactions import Transactions
+from ..messaging.errors import HandlerCrashed, Poison, Verdict
+from .attempt import Attempts, Try
+from .begun import BegunTable
+from .fate import Failed, Fates, told
+from .handlers import NOBODY, Handler
+from .held import Hold
+from .lanes import Item, Job, Kind, Lane
+from .policy import Policy
+from .shelf import Shelf
 
-_NO_HANDLER = "(none)"
-
-
-class Done(Enum):
-    """How a delivery ended."""
-
-    HANDLED = "handled"
-    DUPLICATE = "duplicate"
-    DEAD_LETTERED = "dead_lettered"
-    SKIPPED = "skipped"
-    NOT_FOR_GROUP = "not_for_group"
+Given = Sequence[tuple[Lane, Item]]
 
 
 class Processor:
-    """Processes records of one group, one at a time. Keeps nothing between records."""
+    """Does jobs. Thread-safe; what must be kept between jobs is in the lanes and in the database."""
 
-    def __init__(
-        self,
-        inbox: Inbox,
-        settings: InboxSettings,
-        *,
-        sync: Transactions,
-        asynchronous: Transactions | None,
-        observe: Observer,
-        clock: Clock,
-    ) -> None:
-        self._inbox = inbox
-        self._outbox = inbox.outbox()
-        self._settings = settings
-        self._sync = sync
-        self._async = asynchronous
-        self._outage_backoff = Backoff(settings.outage_base_seconds, settings.outage_cap_seconds)
-        self._observe = observe
-        self._clock = clock
+    def __init__(self, fates: Fates, attempts: Attempts, begun: BegunTable) -> None:
+        self._fates = fates
+        self._lanes = fates.lanes
+        self._attempts = attempts
+        self._begun = begun
+        self._shelf = Shelf(fates, attempts)
 
-    def process(self, record: ReceivedRecord, wait: Callable[[float], bool]) -> Done:
-        """Bring ``record`` to an end that is committed, so that its offset may be.
+    def run(self, job: Job) -> None:
+        """Do it. Raises what ends the inbox: ConfigurationError, SchemaError, InvalidHandler."""
+        began = self._fates.clock.monotonic()
+        try:
+            if job.kind is Kind.RUN:
+                self._batch(job)
+            elif job.kind is Kind.SHELVE:
+                self._shelf.shelve(job.lanes[0])
+            else:
+                self._shelf.drain(job.lanes[0])
+        finally:
+            self._lanes.done(job, (self._fates.clock.monotonic() - began) / max(1, len(job.items)))
 
-        ``wait(seconds)`` is called between attempts and in outages; it says False when the record is to be left.
-        Blocks through retries and outages. Raises Left (it stays unprocessed) and what ends the inbox:
-        ConfigurationError, SchemaError, InvalidHandler.
-        """
-        delivery = Delivery.of(record)
-        self._tell("received", delivery)
-        done, facts = self._process(delivery, Outages(self._outage_backoff, self._observe, wait))
-        self._tell(done.value, delivery, **facts)
-        return done
+    def _batch(self, job: Job) -> None:
+        handler = job.handler
+        assert handler is not None  # noqa: S101
+        policy = self._fates.policy(handler)
+        pending: list[tuple[Lane, Item, Try]] = []
+        items = list(job.items)
+        while items:
+            lane, item = items.pop(0)
+            behind = [each for own, each in items if own is lane]
+            fate = self._before(item, policy)
+            if isinstance(fate, Try):
+                pending.append((lane, item, fate))
+                continue
+            goes_on = self._expire(lane, item, behind) if fate is None else self._bury(lane, item, fate, policy, behind)
+            if not goes_on:
+                items = [(own, each) for own, each in items if own is not lane]
+        if pending:
+            self._attempt(handler, policy, pending)
 
-    def _process(self, delivery: Delivery, outages: Outages) -> tuple[Done, Mapping[str, Any]]:
-        if not delivery.is_for(self._inbox.group):
-            return Done.NOT_FOR_GROUP, {}
-        handler = self._inbox.find(delivery.topic, delivery.envelope.type)
-        if handler is None:
-            if self._inbox.on_unhandled == "skip":
-                return Done.SKIPPED, {}
-            group, type_ = self._inbox.group, delivery.envelope.type
-            unhandled = Unhandled(f"Group {group!r} has no handler for type {type_!r} on {delivery.topic!r}.")
-            return self._dead_letter(delivery, _NO_HANDLER, unhandled, outages)
+    def _before(self, item: Item, policy: Policy) -> Try | Failed | None:
+        """What is to be tried, or why it never will; None for what came too late."""
+        fates, delivery, handler = self._fates, item.delivery, item.handler
+        if item.condemned is not None:
+            return item.condemned
+        if fates.is_expired(delivery):
+            return None
+        if handler is NOBODY:
+            return fates.unhandled(delivery)
+        if item.suspect and item.attempts >= max(1, policy.attempts - 1):
+            crashes = item.attempts + 1
+            error = HandlerCrashed(f"The process ended {crashes} times while it handled this message.")
+            return Failed(error, crashes, fates.clock.now())
         try:
             event = handler.decode(delivery)
         except Poison as poison:
-            return self._dead_letter(delivery, handler.name, poison, outages)
-        return self._attempt(delivery, handler, event, outages)
+            return Failed(poison, item.attempts + 1, fates.clock.now())
+        return Try(delivery, event, item.attempts + 1)
 
-    def _attempt(
-        self, delivery: Delivery, handler: Handler, event: Event | Received, outages: Outages
-    ) -> tuple[Done, Mapping[str, Any]]:
-        attempts = handler.attempts_by(self._settings)
-        attempt = 1
-        first_failed_at: datetime | None = None
-        while True:
-            try:
-                applied = outages.through(partial(self._apply, delivery, handler, event, attempt))
-            except Left:
+    def _attempt(self, handler: Handler, policy: Policy, pending: Sequence[tuple[Lane, Item, Try]]) -> None:
+        given = [(lane, item) for lane, item, _ in pending]
+        try:
+            for _, item, each in pending:
+                if item.suspect:
+                    self._count(item, each)
+                self._fates.tell("attempt", item.delivery, handler=handler.name, attempt=each.attempt)
+            fresh = self._attempts.make(handler, policy, [each for *_, each in pending])
+        except Exception as error:
+            verdict = self._fates.verdict(handler, error)
+            if verdict is Verdict.CRASH:
                 raise
-            except Exception as error:
-                verdict = judge(error)
-                if verdict is Verdict.CRASH:
-                    raise
-                first_failed_at = first_failed_at or self._clock.now()
-                if verdict is Verdict.DEAD_LETTER or attempt >= attempts:
-                    return self._dead_letter(
-                        delivery, handler.name, error, outages, attempts=attempt, first_failed_at=first_failed_at
-                    )
-                seconds = handler.backoff_by(self._settings).delay(attempt)
-                self._tell("retried", delivery, attempt=attempt, error=error, seconds=seconds)
+            if verdict is Verdict.PAUSE:
+                self._give_back(handler, given, verdict, error)
+            elif len(pending) > 1:
+                for _, item in given:
+                    item.alone = True
+                self._fates.observe("batch_failed", handler=handler.name, count=len(pending), error=error)
+                self._again(given)
             else:
-                facts = {"handler": handler.name, "attempt": attempt}
-                return (Done.HANDLED if applied else Done.DUPLICATE), facts
-            attempt += 1
-            if not outages.wait(seconds):
-                raise Left
+                [(lane, item)] = given
+                self._failed(lane, item, error, verdict, policy)
+            return
+        self._fates.succeeded(handler, [item.delivery for _, item in given])
+        for (_, item, each), first in zip(pending, fresh, strict=True):
+            step = "handled" if first else "duplicate"
+            self._fates.tell(step, item.delivery, handler=handler.name, attempt=each.attempt)
+        self._lanes.finished([item for _, item in given])
 
-    def _apply(self, delivery: Delivery, handler: Handler, event: Event | Received, attempt: int) -> bool:
-        """One attempt in one transaction; False for a message that was closed before."""
-        transactions = self._async if handler.is_async and self._async is not None else self._sync
-        self._tell("attempt", delivery, handler=handler.name, attempt=attempt)
-        closing = Closing(
-            group=self._inbox.group,
-            message_id=delivery.message_id,
-            outcome="handled",
-            topic=delivery.topic,
-            handler=handler.name,
-            attempts=attempt,
-            replays=delivery.replays,
+    def _count(self, item: Item, each: Try) -> None:
+        """What a crash interrupted is tried alone, and the try is counted before it begins."""
+        partition, offset = item.delivery.record.partition, item.delivery.record.offset
+        self._fates.transaction(lambda c: self._begun.suspect(c, partition, offset, each.attempt))
+
+    def _failed(self, lane: Lane, item: Item, error: Exception, verdict: Verdict, policy: Policy) -> None:
+        """An attempt at a message alone failed, and nothing said that it was away."""
+        handler, fates = item.handler, self._fates
+        if verdict is Verdict.RETRY and fates.breaks(handler, item.delivery, error, policy):
+            self._again([(lane, item)])
+            return
+        item.attempts += 1
+        item.first_failed_at = item.first_failed_at or fates.clock.now()
+        failed = Failed(error, item.attempts, item.first_failed_at)
+        if verdict is Verdict.DEAD_LETTER or item.attempts >= policy.attempts:
+            if verdict is Verdict.DEAD_LETTER:
+                fates.undecided(handler)
+            self._bury(lane, item, failed, policy, [])
+            return
+        seconds = policy.backoff.delay(item.attempts)
+        fates.tell("retried", item.delivery, attempt=item.attempts, error=error, seconds=seconds)
+        if item.attempts < policy.immediate:
+            self._again([(lane, item)], seconds)
+        else:
+            self._put_aside(lane, item, failed, seconds)
+
+    def _put_aside(self, lane: Lane, item: Item, failed: Failed, seconds: float) -> None:
+        """Into the table, and its key behind it."""
+        rest = [] if lane.id.key is None else self._lanes.rest_of(lane)
+        first = Hold(
+            delivery=item.delivery,
+            state="retry",
+            handler=item.handler.name,
+            attempts=failed.attempts,
+            error=told(failed.error),
+            first_failed_at=failed.first_failed_at,
+            next_attempt_at=self._fates.clock.now() + timedelta(seconds=seconds),
         )
-
-        def work(session: Session, shown: Session | AsyncSession) -> bool:
-            try:
-                if not close_message(session.connection(), closing, self._inbox.names):
-                    return False
-            except NotAuthorized as error:  # no message's fault, so no message may pay for it
-                raise ConfigurationError(str(error)) from error
-            context: Context | AsyncContext
-            if isinstance(shown, AsyncSession):
-                context = AsyncContext.of(delivery, attempt, shown, self._outbox)
-            else:
-                context = Context.of(delivery, attempt, shown, self._outbox)
-            call(handler, event, context, session, transactions.finish)
-            self._tell("applied", delivery, handler=handler.name, attempt=attempt)
-            return True
-
-        return transactions.run(work)
-
-    def _dead_letter(
-        self,
-        delivery: Delivery,
-        handler: str,
-        error: Exception,
-        outages: Outages,
-        *,
-        attempts: int = 1,
-        first_failed_at: datetime | None = None,
-    ) -> tuple[Done, Mapping[str, Any]]:
-        now = self._clock.now()
-        failure = Failure(error, handler, attempts, first_failed_at or now, now)
-
-        def work(session: Session, _: Session | AsyncSession) -> bool:
-            return bury(
-                session.connection(),
-                delivery,
-                self._inbox.group,
-                failure,
-                names=self._inbox.names,
-                max_bytes=self._settings.dead_letter_max_bytes,
-                before_commit=lambda: self._tell("condemned", delivery, error=error, attempts=attempts),
+        holds = [first, *map(behind_it, rest)]
+        try:
+            self._fates.transaction(lambda c: self._fates.held.hold(c, holds))
+        except Exception as error:  # noqa: BLE001  judged
+            self._give_back(
+                item.handler,
+                [(lane, each) for each in (item, *rest)],
+                self._fates.verdict(item.handler, error),
+                error,
             )
-
-        buried = outages.through(lambda: self._sync.run(work))
-        if not buried:
-            return Done.DUPLICATE, {"handler": handler, "attempt": attempts}
-        return Done.DEAD_LETTERED, {"handler": handler, "attempts": attempts, "error": error}
-
-    def _tell(self, step: str, delivery: Delivery, **facts: Any) -> None:
-        partition = delivery.record.partition
-        self._observe(
-            step,
-            topic=partition.topic,
-            partition=partition.number,
-            offset=delivery.record.offset,
-            message_id=delivery.message_id,
-            type=delivery.envelope.type,
-            **facts,
+            return
+        self._lanes.holding(lane, seconds)
+        self._fates.tell(
+            "held",
+            item.delivery,
+            handler=item.handler.name,
+            attempts=failed.attempts,
+            behind=len(rest),
+            seconds=seconds,
         )
+        self._lanes.finished([item, *rest])
+
+    def _bury(self, lane: Lane, item: Item, failed: Failed, policy: Policy, behind: Sequence[Item]) -> bool:
+        """Write the dead letter. False where those ``behind`` it were dealt with: held, or given back with it."""
+        fates, name = self._fates, item.handler.name
+        waits = policy.on_dead_letter == "wait" and lane.id.key is not None
+        rest = [*behind, *self._lanes.rest_of(lane)] if waits else []
+
+        def work(connection: sa.Connection) -> bool:
+            buried = fates.write_dead_letter(connection, item.delivery, name, failed)
+            if waits and buried:
+                fates.held.hold(connection, [fates.blocker(item.delivery, name, failed), *map(behind_it, rest)])
+            return buried
+
+        try:
+            buried = fates.transaction(work)
+        except Exception as error:  # noqa: BLE001  judged
+            item.condemned = failed
+            given = [(lane, each) for each in (item, *(rest or behind))]
+            self._give_back(item.handler, given, fates.verdict(item.handler, error), error)
+            return False
+        if waits and buried:
+            self._lanes.holding(lane, None)
+        elif waits:
+            self._lanes.again(lane, rest)
+        fates.tell_buried(item.delivery, name, failed, buried=buried)
+        self._lanes.finished([item, *rest] if waits and buried else [item])
+        return not waits
+
+    def _expire(self, lane: Lane, item: Item, behind: Sequence[Item]) -> bool:
+        """Close what came too late. As for ``_bury``."""
+        fates = self._fates
+        try:
+            expired = fates.transaction(lambda c: self._attempts.expire(c, item.delivery, item.handler))
+        except Exception as error:  # noqa: BLE001  judged
+            given = [(lane, each) for each in (item, *behind)]
+            self._give_back(item.handler, given, fates.verdict(item.handler, error), error)
+            return False
+        facts = {} if expired else {"attempt": 0}
+        fates.tell("expired" if expired else "duplicate", item.delivery, handler=item.handler.name, **facts)
+        self._lanes.finished([item])
+        return True
+
+    def _give_back(self, handler: Handler, given: Given, verdict: Verdict, error: Exception) -> None:
+        """Nothing of it is counted; it comes again when what was away is back. Raises ``error`` if it ends us."""
+        if verdict is Verdict.CRASH:
+            raise error
+        seconds = 0.0
+        if verdict is Verdict.PAUSE:
+            self._fates.pauses(handler, error)
+        else:
+            seconds = self._fates.outage.delay(1)
+        self._again(given, seconds)
+
+    def _again(self, given: Given, seconds: float = 0.0) -> None:
+        by_lane: defaultdict[int, list[tuple[Lane, Item]]] = defaultdict(list)
+        for lane, item in given:
+            by_lane[id(lane)].append((lane, item))
+        for pairs in by_lane.values():
+            self._lanes.again(pairs[0][0], [item for _, item in pairs], seconds)
+
+
+def behind_it(item: Item) -> Hold:
+    """A message that waits for one before it."""
+    return Hold(delivery=item.delivery, state="behind", handler=item.handler.name)

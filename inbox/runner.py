@@ -1,52 +1,87 @@
-"""The inbox runs: polls the group's topics, processes record by record, commits offsets.
+"""The inbox runs: polls the group's topics, hands messages to workers, commits offsets.
 
-    check tables ─▶ join the group ─▶ poll ─▶ process each record ─▶ commit offsets ─▶ poll …
-                          ▲                                                │
-                          └──── Kafka away: leave, wait, join again ◀──────┘
+    check tables ─▶ join the group ─▶ poll ─▶ note what begins ─▶ lanes ══▶ workers ─▶ commit offsets ─▶ poll …
+                          ▲                                                                  │
+                          └──────────── Kafka away: leave, wait, join again ◀────────────────┘
 
-Observer steps, with their facts. Those of a record also have topic, partition, offset, message_id, type:
+One thread polls, whatever the workers do, so that a slow handler costs no membership. Observer steps, with their
+facts; workers tell theirs from their own threads. Those of a message also have topic, partition, offset, message_id,
+type:
 
     assigned           partitions                  the group gave these partitions to this member
-    revoked            partitions                  it took them away; records in hand of them are dropped
-    received           (record)                    a record is about to be processed
-    attempt            (record) handler, attempt   its handler is about to be tried
-    applied            (record) handler, attempt   the handler returned; nothing is committed yet
-    handled            (record) handler, attempt   its transaction is committed; its offset is not yet
-    duplicate          (record) handler, attempt   it was closed before; nothing was done
-    skipped            (record)                    the group has no handler for its type
-    not_for_group      (record)                    a replay for another group
-    retried            (record) attempt, error,    an attempt failed; the next one comes after so long
+    revoked            partitions                  it took them away; what was not begun of them is dropped
+    received           (message)                   it was polled
+    attempt            (message) handler, attempt  its handler is about to be tried
+    applied            (message) handler, attempt  the handler returned; nothing is committed yet
+    handled            (message) handler, attempt  its transaction is committed; its offset is not yet
+    duplicate          (message) handler, attempt  it was closed before; nothing was done
+    expired            (message) handler           it came too late; recorded, not run
+    skipped            (message)                   the group has no handler for its type
+    not_for_group      (message)                   a replay for another group
+    batch_failed       handler, count, error       one of so many failed; they are tried one by one
+    retried            (message) attempt, error,   an attempt failed; the next one comes after so long
                        seconds
-    condemned          (record) attempts, error    inbox row and dead letter are written, not committed
-    dead_lettered      (record) handler, attempts, they are committed; the offset is not yet
-                       error
-    left               (record)                    a stop or a rebalance came before an end; delivered again
-    paused             error, seconds              a dependency is away; the next try comes after so long
-    resumed            failures                    it is back
+    held               (message) handler,          it waits in the table for that, and so many of its key behind it
+                       attempts, behind, seconds
+    shelved            (message) handler           it waits in the table behind one of its key
+    condemned          (message) attempts, error   inbox row and dead letter are written, not committed
+    dead_lettered      (message) handler,          they are committed; the offset is not yet
+                       attempts, error
+    result_not_kept    (message) handler, type     what the handler returned is no JSON, or has over 64 KiB
+    paused             error, seconds, handler     something is away; the next try comes after so long
+    resumed            failures | reason, handler  it is back, or an operator lets it go on
+    held_back          handler, reason             an operator paused the handler
+    policy_changed     handler, policy             an operator changed how it is treated
+    policy_refused     handler, error              what an operator wants cannot be; it stays as it was
+    overdue            handler, seconds            a handler takes longer than its timeout
     kafka_unavailable  error, seconds              no broker answers; the next try comes after so long
     committed          offsets                     the next offset to read by partition is stored in Kafka
     not_committed      offsets, error              it is not; these records come again, as duplicates
     stopped                                        the group is left, connections are closed
 """
 
+import os
+import socket
+from collections import deque
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
+from datetime import datetime
 from functools import partial
+from uuid import uuid4
+
+import sqlalchemy as sa
 
 from ..messaging.backoff import Backoff
 from ..messaging.clock import Clock, SystemClock
-from ..messaging.errors import ConfigurationError
+from ..messaging.errors import ConfigurationError, Verdict
 from ..messaging.lifecycle import Service
 from ..messaging.observer import Observer, unobserved
 from ..messaging.ports import Kafka
+from ..messaging.records import Partition
 from ..outbox import schema
 from ..outbox.database import parse_url
 from .assignment import InHand
+from .attempt import Attempts
+from .begun import BegunTable, Window
+from .control import HANDLER, Control
+from .delivery import Delivery
+from .fate import Fates
+from .gate import Gate
+from .handlers import NOBODY
 from .inbox import Inbox
-from .member import KAFKA_AWAY, Member
-from .outage import Left, ObserverFailed, Outages, unmistakable
+from .lanes import Item, LaneId, Lanes, weight
+from .member import KAFKA_AWAY, Member, Polled
+from .outage import Left, ObserverFailed, Outages, judge, unmistakable
 from .process import Processor
 from .settings import InboxSettings
 from .transactions import AsyncTransactions, SyncTransactions
+from .workers import Workers
+
+_WAIT_STEP = 0.1
+#: While some partitions are full, others are polled so long at a time, in seconds.
+_SHORT_POLL = 0.02
+_MOST_BYTES = 64 * 1024 * 1024
+Heads = Mapping[LaneId, datetime | None]
 
 
 class InboxRunner(Service):
@@ -54,11 +89,12 @@ class InboxRunner(Service):
 
     Each message's handler, its inbox row and what it publishes are one transaction on ``database_url``
     (PostgreSQL, or SQLite in a file); offsets are committed after it. So a message that is delivered again
-    is found to be a duplicate. Records are processed one after the other. For several processes, start one
-    runner in each: the group shares the partitions.
+    is found to be a duplicate. ``settings.concurrency`` workers handle messages of different keys beside each
+    other; those of one key stay in order. For several processes, start one runner in each: the group shares the
+    partitions.
 
     An outage of Kafka, of the database, or of what a handler says is ``Unavailable``, pauses it, for ever.
-    ``stop`` lets the handler that runs come to its end; a message between two attempts is left for later.
+    ``stop`` lets the handlers that run come to their end; what was not begun is left for later.
     ``join`` raises what it cannot go on with: ConfigurationError, SchemaError, InvalidHandler, NotAuthorized
     (of Kafka), and what the observer raises.
     What can be checked without a connection is checked here: raises ConfigurationError.
@@ -76,18 +112,45 @@ class InboxRunner(Service):
     ) -> None:
         super().__init__(f"postroom-inbox-{inbox.group}")
         self.inbox = inbox
-        self.settings = settings or InboxSettings()
+        self.settings = settings = settings or InboxSettings()
         if not inbox.topics:
             raise ConfigurationError(f"The inbox of group {inbox.group!r} has no handlers; is their module imported?")
-        for handler in inbox.handlers:
-            handler.backoff_by(self.settings)
         parse_url(database_url)
         self._url = database_url
         self._kafka = kafka
         self._observe = unmistakable(observer)
-        self._clock = clock or SystemClock()
+        self._clock = clock = clock or SystemClock()
         self._failures = 0  # of Kafka, in a row
-        self._backoff = Backoff(self.settings.outage_base_seconds, self.settings.outage_cap_seconds)
+        self._backoff = Backoff(settings.outage_base_seconds, settings.outage_cap_seconds)
+        self._gates = {
+            handler: Gate(
+                handler.policy_by(settings),
+                clock,
+                self._backoff,
+                workers=settings.concurrency,
+                adaptive=handler.adaptive,
+            )
+            for handler in (*inbox.handlers, NOBODY)
+        }
+        self._lanes = Lanes(
+            clock, self._gates, batch_size=settings.batch_size, most=settings.max_in_hand, most_bytes=_MOST_BYTES
+        )
+        self._control = Control()
+        self._control_at = 0.0
+        self._suspects: dict[Partition, Window] = {}
+        self._begun = BegunTable(
+            inbox.group, inbox.names, f"{socket.gethostname()[:40]}:{os.getpid()}:{uuid4().hex[:8]}"
+        )
+
+    @property
+    def in_hand(self) -> int:
+        """Messages that were polled and are not finished, and keys in the table that will be tried again."""
+        return self._lanes.in_hand
+
+    def stop(self) -> None:
+        """Ask it to end: nothing more begins, what runs comes to its end."""
+        super().stop()
+        self._lanes.close()
 
     def _run(self) -> None:
         try:
@@ -95,84 +158,237 @@ class InboxRunner(Service):
             self._observe("stopped")
         except ObserverFailed as failed:
             raise failed.args[0] from None
+        finally:
+            self._lanes.close()
 
     def _serve(self) -> None:
+        settings = self.settings
         tables = partial(schema.check, self._url, self.inbox.names)
+        outages = Outages(self._backoff, self._observe, self._sleep)
         try:
-            Outages(self._backoff, self._observe, self._sleep).through(tables)
+            outages.through(tables)
         except Left:
             return
         application = f"postroom inbox {self.inbox.group}"[:63]
         with ExitStack() as stack:
-            sync = stack.enter_context(closing(SyncTransactions(self._url, application)))
+            sync = stack.enter_context(closing(SyncTransactions(self._url, application, settings.concurrency)))
             asynchronous = None
             if any(handler.is_async for handler in self.inbox.handlers):
-                asynchronous = stack.enter_context(closing(AsyncTransactions(self._url, application)))
-            processor = Processor(
+                asynchronous = stack.enter_context(
+                    closing(AsyncTransactions(self._url, application, settings.concurrency))
+                )
+            self._fates = fates = Fates(
                 self.inbox,
-                self.settings,
-                sync=sync,
-                asynchronous=asynchronous,
+                settings,
+                self._lanes,
+                self._gates,
+                transactions=sync,
                 observe=self._observe,
                 clock=self._clock,
             )
-            while not self._stopping.is_set():
-                if error := self._take_part(processor):
-                    self._failures += 1
-                    seconds = self._backoff.delay(self._failures)
-                    self._observe("kafka_unavailable", error=error, seconds=seconds)
-                    self._sleep(seconds)
+            attempts = Attempts(self.inbox, sync, asynchronous, fates.tell)
+            processor = Processor(fates, attempts, self._begun)
+            workers = Workers(settings.concurrency, self._lanes, processor.run, self._clock, self._name)
+            try:
+                while not self._stopping.is_set():
+                    if error := self._take_part(workers):
+                        self._failures += 1
+                        seconds = self._backoff.delay(self._failures)
+                        self._observe("kafka_unavailable", error=error, seconds=seconds)
+                        self._sleep(seconds)
+            finally:
+                self._lanes.close()
+                while not workers.join(_WAIT_STEP):
+                    pass
+                workers.check()
 
-    def _take_part(self, processor: Processor) -> Exception | None:
+    def _take_part(self, workers: Workers) -> Exception | None:
         """Be a member of the group until the stop, or until Kafka is away, which it returns as an error."""
+        settings = self.settings
         try:
-            member = Member(self._kafka, self.inbox.group, self.inbox.topics, self._observe, self._clock)
+            member = Member(
+                self._kafka,
+                self.inbox.group,
+                self.inbox.topics,
+                self._lanes,
+                observe=self._observe,
+                clock=self._clock,
+                on_revoked=self._end_begun,
+                instance=settings.instance_id,
+                cooperative=settings.cooperative,
+            )
         except KAFKA_AWAY as error:
             return error
         with closing(member):
             try:
-                return self._consume(member, processor)
+                return self._consume(member, workers)
             finally:
-                member.commit()
+                self._leave(member, workers)
 
-    def _consume(self, member: Member, processor: Processor) -> Exception | None:
+    def _consume(self, member: Member, workers: Workers) -> Exception | None:
+        settings = self.settings
         while not self._stopping.is_set():
-            item = member.take()
-            if item is None:
-                try:
-                    member.poll(self.settings.poll_timeout_seconds, self.settings.max_poll_records)
-                except KAFKA_AWAY as error:
-                    return error
-                self._failures = 0
-                continue
+            workers.check()
+            self._look_after(workers)
+            paused = self._paused()
             try:
-                processor.process(item.record, partial(self._wait, member, item))
-            except Left:
-                partition, offset, *_ = item.record
-                self._observe("left", topic=partition.topic, partition=partition.number, offset=offset)
-            else:
-                member.finish(item)
-            if member.silence > self.settings.keep_alive_seconds:
-                self._keep_alive(member)
+                if paused and len(paused) == len(self._lanes.partitions):
+                    if member.silence < settings.keep_alive_seconds:
+                        member.commit()
+                        self._lanes.room.clear()
+                        self._clock.wait(self._lanes.room, settings.keep_alive_seconds)
+                        self._lanes.wake()
+                        continue
+                    timeout = 0.0
+                else:
+                    timeout = min(settings.poll_timeout_seconds, _SHORT_POLL if paused else 3600.0)
+                polled = member.poll(timeout, settings.max_poll_records, paused)
+            except KAFKA_AWAY as error:
+                return error
+            self._failures = 0
+            with suppress(Left):
+                self._take_in(member, polled)
+            self._lanes.wake()
         return None
 
-    def _wait(self, member: Member, item: InHand, seconds: float) -> bool:
-        """Wait while the group hears from us; False when the record is to be left."""
+    def _take_in(self, member: Member, polled: Polled) -> None:
+        """Put what was polled into its lanes, when the database knows of it. Raises Left when it is to stop."""
+        backlog = deque([polled])
+        outages = Outages(self._backoff, self._observe, partial(self._wait, member, backlog))
+        while backlog:
+            polled = backlog.popleft()
+            if not polled.records and not polled.came:
+                continue
+            prepare = partial(self._prepare, polled)
+            held, left = outages.through(partial(self._fates.transaction, prepare))
+            for partition in polled.came:
+                self._suspects.pop(partition, None)
+                if partition in left:
+                    self._suspects[partition] = left[partition]
+            if held is not None:
+                self._hold(held)
+            self._lanes.add(filter(None, map(self._item, polled.records)))
+
+    def _prepare(self, polled: Polled, connection: sa.Connection) -> tuple[Heads | None, Mapping[Partition, Window]]:
+        """What waits and what a crash left of partitions that came; and note what is about to begin."""
+        held = self._fates.held.heads(connection) if polled.came else None
+        left = self._begun.left(connection) if polled.came else {}
+        touched = {item.record.partition for item in polled.records}
+        begun = {partition: offsets for partition, offsets in self._lanes.begun().items() if partition in touched}
+        if begun:
+            self._begun.begin(connection, begun)
+        return held, left
+
+    def _hold(self, held: Heads) -> None:
+        now, clock = self._clock.now(), self._clock.monotonic()
+        self._lanes.hold(
+            {lane: None if due is None else clock + max(0.0, (due - now).total_seconds()) for lane, due in held.items()}
+        )
+
+    def _item(self, in_hand: InHand) -> Item | None:
+        """The message and its handler; None for what is none of our business."""
+        record = in_hand.record
+        delivery = Delivery.of(record)
+        tell = self._fates.tell
+        tell("received", delivery)
+        handler = self.inbox.find(delivery.topic, delivery.envelope.type)
+        if not delivery.is_for(self.inbox.group):
+            tell("not_for_group", delivery)
+            self._lanes.finish(in_hand)
+            return None
+        if handler is None:
+            if self.inbox.on_unhandled == "skip":
+                tell("skipped", delivery)
+                self._lanes.finish(in_hand)
+                return None
+            handler = NOBODY
+        item = Item(in_hand, handler.known_as(delivery), handler, weight(record))
+        window = self._suspects.get(record.partition)
+        if window is not None and window.first <= record.offset <= window.last:
+            item.suspect = True
+            item.attempts = window.attempts if record.offset == window.suspect else 0
+        return item
+
+    def _paused(self) -> Sequence[Partition]:
+        """The partitions to fetch nothing of: full ones, and those of topics whose handlers may not begin."""
+        with self._lanes.lock:
+            shut = {handler: gate.is_shut for handler, gate in self._gates.items() if handler is not NOBODY}
+        of_topic: dict[str, bool] = {}
+        for handler, is_shut in shut.items():
+            of_topic[handler.topic] = of_topic.get(handler.topic, True) and is_shut
+        full = set(self._lanes.full())
+        return [part for part in self._lanes.partitions if part in full or of_topic.get(part.topic, False)]
+
+    def _look_after(self, workers: Workers) -> None:
+        """Learn what operators ask, and tell of handlers that take too long."""
+        for handler, seconds in workers.overdue(lambda handler: self._gates[handler].policy.timeout):
+            self._observe("overdue", handler=handler.name, seconds=round(seconds, 3))
+        now = self._clock.monotonic()
+        if now < self._control_at:
+            return
+        self._control_at = now + self.settings.control_seconds
+        inbox, revision = self.inbox, self._control.revision
+        try:
+            control = self._fates.transaction(lambda c: Control.read(c, inbox.group, inbox.names))
+            held = self._fates.transaction(self._fates.held.heads) if control.revision != revision else None
+        except Exception as error:
+            if judge(error) is Verdict.CRASH:
+                raise
+            return  # it is as it was, until the database answers
+        if held is not None:
+            self._hold(held)
+        if control != self._control:
+            self._obey(control)
+
+    def _obey(self, control: Control) -> None:
+        self._control = control
+        for handler, gate in self._gates.items():
+            paused = control.why_paused(handler.topic, handler.name)
+            layers = [control.policies.get(subject, {}) for subject in ("", HANDLER + handler.name)]
+            try:
+                policy = handler.policy_by(self.settings, *layers)
+            except ConfigurationError as error:
+                self._observe("policy_refused", handler=handler.name, error=error)
+                policy = gate.policy
+            with self._lanes.lock:
+                changed, was = policy != gate.policy, gate.paused
+                gate.policy, gate.paused = policy, paused
+            if changed:
+                self._observe("policy_changed", handler=handler.name, policy=policy.model_dump(exclude_defaults=True))
+            if paused != was and handler is not NOBODY:
+                self._observe("held_back" if paused is not None else "resumed", handler=handler.name, reason=paused)
+        self._lanes.wake()
+
+    def _end_begun(self, partitions: Sequence[Partition]) -> None:
+        """Partitions go: what we began of them is no crash. Else the next member takes more care than it needs to."""
+        with suppress(Exception):
+            self._fates.transaction(lambda c: self._begun.end(c, partitions))
+
+    def _leave(self, member: Member, workers: Workers) -> None:
+        """Let what runs come to its end, as far as we are to stop, and commit."""
+        if self._stopping.is_set() or workers.failed:
+            self._lanes.close()
+            while not workers.join(_WAIT_STEP):
+                if member.silence > self.settings.keep_alive_seconds:
+                    with suppress(*KAFKA_AWAY):
+                        member.poll(0, 1, self._lanes.partitions)
+        member.commit()
+        self._end_begun(self._lanes.partitions)
+
+    def _wait(self, member: Member, backlog: deque[Polled], seconds: float) -> bool:
+        """Wait while the group hears from us; False when we are to stop."""
         until = self._clock.monotonic() + seconds
         while True:
             left = until - self._clock.monotonic()
-            if self._stopping.is_set() or not member.owns(item):
+            if self._stopping.is_set():
                 return False
             if left <= 0:
                 return True
             self._sleep(min(left, self.settings.keep_alive_seconds))
             if member.silence > self.settings.keep_alive_seconds:
-                self._keep_alive(member)
-
-    def _keep_alive(self, member: Member) -> None:
-        # While Kafka is away there is nobody to tell; the next poll finds out, and starts over.
-        with suppress(*KAFKA_AWAY):
-            member.keep_alive(self.settings.max_poll_records)
+                # While Kafka is away there is nobody to tell; the next poll finds out, and starts over.
+                with suppress(*KAFKA_AWAY):
+                    backlog.append(member.poll(0, self.settings.max_poll_records, self._lanes.partitions))
 
     def _sleep(self, seconds: float) -> bool:
         return not self._clock.wait(self._stopping, seconds)

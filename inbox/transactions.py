@@ -1,4 +1,4 @@
-"""One database transaction around each message, for sync and for async handlers.
+"""Database transactions around messages, for sync and for async handlers.
 
 The inbox's own work is written once, against a sync ``Session``. For an async handler it runs in a greenlet
 of SQLAlchemy's inside the event loop, where that session is the inner one of the handler's ``AsyncSession``.
@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engin
 from sqlalchemy.orm import Session
 from sqlalchemy.util import await_only
 
-from ..messaging.errors import ConfigurationError
+from ..messaging.errors import ConfigurationError, HandlerTimeout
 from ..outbox.database import parse_url
 
 T = TypeVar("T")
@@ -34,13 +34,16 @@ _LIBPQ = {
 
 
 class Transactions(Protocol):
-    """Runs work in transactions. For one thread."""
+    """Runs work in transactions. Thread-safe: each of ``workers`` threads has a connection."""
 
     def run(self, work: Work[T]) -> T:
         """``work``'s result, after the commit; rolled back if it raises. Blocks."""
 
-    def finish(self, returned: object) -> object:
-        """What a handler came to, given what calling it returned. Only inside ``work``."""
+    def finish(self, returned: object, timeout: float | None = None) -> object:
+        """What a handler came to, given what calling it returned. Only inside ``work``.
+
+        Raises HandlerTimeout when it did not come to its end within ``timeout`` seconds, where it can be cancelled.
+        """
 
     def close(self) -> None:
         """Close the connections. Does not raise."""
@@ -49,15 +52,17 @@ class Transactions(Protocol):
 class SyncTransactions:
     """On the calling thread."""
 
-    def __init__(self, url: str, application: str) -> None:
+    def __init__(self, url: str, application: str, workers: int = 1) -> None:
         parsed = parse_url(url)
-        self._engine = sa.create_engine(parsed, pool_size=1, connect_args=_connect_args(parsed, application))
+        self._engine = sa.create_engine(
+            parsed, pool_size=workers + 1, max_overflow=0, connect_args=_connect_args(parsed, application)
+        )
 
     def run(self, work: Work[T]) -> T:
         with Session(self._engine) as session, session.begin():
             return work(session, session)
 
-    def finish(self, returned: object) -> object:
+    def finish(self, returned: object, timeout: float | None = None) -> object:  # noqa: ARG002  a thread goes on
         return returned
 
     def close(self) -> None:
@@ -67,14 +72,14 @@ class SyncTransactions:
 class AsyncTransactions:
     """On an event loop with a thread of its own, so that what handlers leave running there goes on."""
 
-    def __init__(self, url: str, application: str) -> None:
+    def __init__(self, url: str, application: str, workers: int = 1) -> None:
         parsed = parse_url(url)
         if parsed.drivername == "sqlite":
             if importlib.util.find_spec("aiosqlite") is None:
                 raise ConfigurationError("Async handlers on SQLite need the package aiosqlite; install it.")
             parsed = parsed.set(drivername="sqlite+aiosqlite")
         self._engine: AsyncEngine = create_async_engine(
-            parsed, pool_size=1, connect_args=_connect_args(parsed, application)
+            parsed, pool_size=workers, max_overflow=0, connect_args=_connect_args(parsed, application)
         )
         self._closing = False
         self._loop = asyncio.new_event_loop()
@@ -84,8 +89,10 @@ class AsyncTransactions:
     def run(self, work: Work[T]) -> T:
         return self._wait_for(self._run(work))
 
-    def finish(self, returned: object) -> object:
-        return await_only(returned) if isinstance(returned, Awaitable) else returned
+    def finish(self, returned: object, timeout: float | None = None) -> object:
+        if not isinstance(returned, Awaitable):
+            return returned
+        return await_only(returned if timeout is None else _within(returned, timeout))
 
     def close(self) -> None:
         try:
@@ -116,6 +123,16 @@ class AsyncTransactions:
 
     def _wait_for(self, coroutine: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+
+
+async def _within(returned: Awaitable[T], seconds: float) -> T:
+    try:
+        async with asyncio.timeout(seconds) as limit:
+            return await returned
+    except TimeoutError as error:
+        if limit.expired():
+            raise HandlerTimeout(f"The handler took longer than {seconds:g} s.") from error
+        raise
 
 
 def _connect_args(url: sa.URL, application: str) -> dict[str, object]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 
+from .dataschema import HEADER, version_of
 from .headers import HeaderPairs, first, load
 from .records import ReceivedRecord
 
@@ -85,6 +86,11 @@ class Envelope:
             expires_at=parse_timestamp(first(headers, "expires_at")),
             headers=headers,
         )
+
+    @property
+    def version(self) -> int:
+        """The version of the payload's schema; 1 for what names none."""
+        return version_of(first(self.headers, HEADER))
 
     def header(self, name: str) -> str | None:
         """The text of the first header of that name."""

@@ -5,7 +5,8 @@
     │   ├── NotInTransaction
     │   ├── InvalidMessage
     │   │   └── MessageTooLarge
-    │   └── InvalidHandler
+    │   ├── InvalidHandler
+    │   └── InvalidUpcaster
     ├── ConfigurationError         CRASH        wrong settings; an operator has to act
     │   └── SchemaError
     │       ├── SchemaMissing
@@ -16,6 +17,7 @@
     │   ├── KafkaUnavailable
     │   └── DatabaseUnavailable
     ├── Interrupted                RETRY        publishing stopped before an answer came
+    ├── HandlerTimeout             RETRY        a handler took longer than it may
     ├── Refused                    PARK         Kafka will never take this record
     │   ├── RecordTooLarge
     │   ├── UnknownTopic
@@ -24,6 +26,10 @@
     └── Poison                     DEAD_LETTER  no attempt at handling this message can succeed
         ├── UndecodablePayload
         ├── PayloadRefused
+        │   ├── UnknownVersion
+        │   ├── MissingField
+        │   └── WrongType
+        ├── HandlerCrashed
         └── Unhandled
 
 Adapters translate what their library raises (``raise … from``); nobody else lists a Kafka client's
@@ -70,6 +76,10 @@ class MessageTooLarge(InvalidMessage):
 
 class InvalidHandler(UsageError):
     """A handler that cannot be called as it was registered."""
+
+
+class InvalidUpcaster(UsageError):
+    """An upcaster that leads nowhere, or cannot be called as it was registered."""
 
 
 class ConfigurationError(PostroomError):
@@ -120,6 +130,12 @@ class Interrupted(PostroomError):
     verdict = Verdict.RETRY
 
 
+class HandlerTimeout(PostroomError):
+    """A handler took longer than it may; what it did was rolled back."""
+
+    verdict = Verdict.RETRY
+
+
 class Refused(PostroomError):
     """Kafka will never take this record. ``of_topic``: nor any other of its topic, as things are."""
 
@@ -158,7 +174,23 @@ class UndecodablePayload(Poison):
 
 
 class PayloadRefused(Poison):
-    """The model that the handler asked for refuses the payload."""
+    """The model that the handler asked for refuses the payload. Its own are the refusals of validators and limits."""
+
+
+class UnknownVersion(PayloadRefused):
+    """The record is of a newer version than the model."""
+
+
+class MissingField(PayloadRefused):
+    """A field that the model requires is not there."""
+
+
+class WrongType(PayloadRefused):
+    """A value is of another type than the model's."""
+
+
+class HandlerCrashed(Poison):
+    """The process ended each time while it handled this message."""
 
 
 class Unhandled(Poison):

@@ -6,6 +6,8 @@ from typing import Protocol
 from .errors import PostroomError
 from .records import OutgoingRecord, Partition, ReceivedRecord
 
+#: For ``Topics.create``.
+DEFAULT = -1
 PartitionsHook = Callable[[Sequence[Partition]], None]
 
 
@@ -94,7 +96,11 @@ class Topics(Protocol):
         """Number of partitions by topic. Raises KafkaUnavailable."""
 
     def create(self, topic: str, partitions: int, replication: int, config: Mapping[str, str]) -> bool:
-        """Create it; False where it exists. Raises NotAuthorized, KafkaUnavailable."""
+        """Create it; False where it exists, and then it stays as it is.
+
+        DEFAULT for ``partitions`` or ``replication``: as the brokers' settings say. Blocks until the cluster knows
+        it. Raises NotAuthorized, ConfigurationError (Kafka refuses these settings), KafkaUnavailable.
+        """
 
     def committed(self, group: str, topics: Sequence[str]) -> Mapping[Partition, int]:
         """The next offset that ``group`` reads, for the partitions where it ever committed one."""
@@ -117,9 +123,19 @@ class Kafka(Protocol):
         """A new idempotent producer."""
 
     def consumer(
-        self, group: str, topics: Sequence[str], *, on_assigned: PartitionsHook, on_revoked: PartitionsHook
+        self,
+        group: str,
+        topics: Sequence[str],
+        *,
+        on_assigned: PartitionsHook,
+        on_revoked: PartitionsHook,
+        instance: str | None = None,
+        cooperative: bool = False,
     ) -> Consumer:
-        """A new member of ``group``. The hooks run inside ``poll`` and ``close``."""
+        """A new member of ``group``. The hooks run inside ``poll`` and ``close``.
+
+        ``instance``: static membership under this name. ``cooperative``: only partitions that move are revoked.
+        """
 
     def reader(self) -> TopicReader:
         """A new reader."""

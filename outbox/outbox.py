@@ -11,6 +11,8 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_scoped_session
 from sqlalchemy.orm import Session, scoped_session
 
+from ..messaging import dataschema
+from ..messaging.correlation import inherited
 from ..messaging.envelope import JSON, RESERVED, timestamp
 from ..messaging.errors import InvalidMessage, MessageTooLarge, UsageError
 from ..messaging.headers import check_headers
@@ -149,8 +151,10 @@ class Outbox:
         correlation_id: str | None = None,
     ) -> Entry:
         """The row that ``publish`` would write. Raises InvalidMessage, MessageTooLarge."""
-        composed: dict[str, str] = {"ce_source": self.source}
+        composed: dict[str, str] = {**inherited(), "ce_source": self.source}
         if isinstance(message, Event):
+            if isinstance(headers, Mapping) and dataschema.HEADER in headers:
+                _check_version(message, headers)
             message = message.to_message(key=key)
             composed["content-type"] = JSON
         elif not isinstance(message, Message):
@@ -186,6 +190,15 @@ class Outbox:
         if own or correlation_id:
             composed = check_headers(composed)  # what is ours alone was checked already
         return composed
+
+
+def _check_version(event: Event, headers: Mapping[str, str]) -> None:
+    """An event's readers go by the version in this header, so it must be the model's."""
+    if dataschema.version_of(check_headers(headers)[dataschema.HEADER]) != event.event_version:
+        raise InvalidMessage(
+            f"header {dataschema.HEADER!r} must say version {event.event_version}, which {type(event).__name__} is of; "
+            "leave it out."
+        )
 
 
 def _session(target: object) -> Session | None:

@@ -64,6 +64,16 @@ def run_query(connection: sa.Connection, query: str, params: dict[str, Any], nam
         return cast("sa.CursorResult[Any]", result).rowcount
 
 
+def fetch_query(connection: sa.Connection, query: str, params: dict[str, Any], names: Names) -> list[tuple[Any, ...]]:
+    """Run the named query in the caller's transaction, on the drivers of the toolkit itself; what it found.
+
+    Raises as ``run_query`` does.
+    """
+    sql = queries(names, "sqlite" if connection.dialect.name == "sqlite" else "postgres")[query]
+    with translated():
+        return [tuple(row) for row in connection.exec_driver_sql(sql, params)]
+
+
 def write_psycopg(connection: psycopg.Connection[Any], entries: Sequence[Entry], names: Names) -> None:
     """Likewise on a psycopg connection."""
     _require_transaction(connection)

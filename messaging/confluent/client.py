@@ -74,10 +74,21 @@ class ConfluentKafka:
         return GaplessPublisher({**_COMMON, **_PRODUCER, **self._options})
 
     def consumer(
-        self, group: str, topics: Sequence[str], *, on_assigned: PartitionsHook, on_revoked: PartitionsHook
+        self,
+        group: str,
+        topics: Sequence[str],
+        *,
+        on_assigned: PartitionsHook,
+        on_revoked: PartitionsHook,
+        instance: str | None = None,
+        cooperative: bool = False,
     ) -> GroupConsumer:
         options = {**_COMMON, **_CONSUMER, **self._options, "group.id": group}
-        return GroupConsumer(options, topics, on_assigned, on_revoked)
+        if instance is not None:
+            options["group.instance.id"] = instance
+        if cooperative:
+            options["partition.assignment.strategy"] = "cooperative-sticky"
+        return GroupConsumer(options, topics, on_assigned, on_revoked, cooperative=cooperative)
 
     def reader(self) -> Reader:
         return Reader({**_COMMON, **_CONSUMER, **self._options, "allow.auto.create.topics": False})

@@ -23,7 +23,10 @@ class GroupConsumer:
         topics: Sequence[str],
         on_assigned: PartitionsHook,
         on_revoked: PartitionsHook,
+        *,
+        cooperative: bool,
     ) -> None:
+        self._cooperative = cooperative
         self._on_assigned = on_assigned
         self._on_revoked = on_revoked
         self._assigned: set[Partition] = set()
@@ -79,7 +82,11 @@ class GroupConsumer:
             self._consumer.close()
 
     def _take(self, consumer: Any, partitions: Sequence[TopicPartition]) -> None:
-        consumer.assign(partitions)  # before the hook, which may seek
+        # Before the hook, which may seek.
+        if self._cooperative:
+            consumer.incremental_assign(partitions)
+        else:
+            consumer.assign(partitions)
         taken = [Partition(part.topic, part.partition) for part in partitions]
         self._assigned.update(taken)
         self._paused.difference_update(taken)

@@ -55,6 +55,21 @@ _TABLE: tuple[tuple[tuple[int, ...], type[PostroomError], str], ...] = (
     ),
     (
         (
+            KafkaError.INVALID_REPLICATION_FACTOR,
+            KafkaError.INVALID_PARTITIONS,
+            KafkaError.INVALID_CONFIG,
+            KafkaError.POLICY_VIOLATION,
+        ),
+        ConfigurationError,
+        "Kafka refuses these settings of a topic",
+    ),
+    (
+        (KafkaError.UNSUPPORTED_VERSION, KafkaError._UNSUPPORTED_FEATURE),  # noqa: SLF001
+        ConfigurationError,
+        "The broker does not know this request; it is too old",
+    ),
+    (
+        (
             KafkaError.ILLEGAL_GENERATION,
             KafkaError.UNKNOWN_MEMBER_ID,
             KafkaError.REBALANCE_IN_PROGRESS,

@@ -9,6 +9,7 @@ from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaError, 
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic  # type: ignore[attr-defined]
 
 from ..errors import KafkaUnavailable, NotAuthorized, UnknownTopic
+from ..ports import DEFAULT
 from ..records import Partition, ReceivedRecord
 from .build import build
 from .consumer import received
@@ -86,6 +87,10 @@ def _take(message: Any, ends: dict[int, int]) -> ReceivedRecord | None:
     return None
 
 
+def _is_there(partitions: int | None, wanted: int) -> bool:
+    return partitions is not None and wanted in (partitions, DEFAULT)
+
+
 class AdminTopics:
     """See ``ports.Topics``."""
 
@@ -107,7 +112,7 @@ class AdminTopics:
                     return False
                 raise
         deadline = time.monotonic() + _ANSWER_WITHIN
-        while self.partitions().get(topic) != partitions and time.monotonic() < deadline:
+        while not _is_there(self.partitions().get(topic), partitions) and time.monotonic() < deadline:
             self._admin.poll(0.05)  # it takes the cluster a while to know a new topic everywhere
         return True
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, codec
+from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 
 from ..errors import ConfigurationError
 from ..ports import PartitionsHook
@@ -71,9 +72,20 @@ class KafkaPython:
         )
 
     def consumer(
-        self, group: str, topics: Sequence[str], *, on_assigned: PartitionsHook, on_revoked: PartitionsHook
+        self,
+        group: str,
+        topics: Sequence[str],
+        *,
+        on_assigned: PartitionsHook,
+        on_revoked: PartitionsHook,
+        instance: str | None = None,
+        cooperative: bool = False,
     ) -> GroupConsumer:
         options = {**self._for(KafkaConsumer, _CONSUMER), "group_id": group}
+        if instance is not None:
+            options["group_instance_id"] = instance
+        if cooperative:
+            options["partition_assignment_strategy"] = [CooperativeStickyAssignor]
         return GroupConsumer(options, topics, on_assigned, on_revoked)
 
     def reader(self) -> Reader:

@@ -29,6 +29,7 @@ class GroupConsumer:
         self._consumer.subscribe(topics=list(topics), listener=_Hooks(on_assigned, on_revoked))
 
     def poll(self, timeout: float, max_records: int) -> Sequence[ReceivedRecord]:
+        self._let_go_of_the_drained()
         with translated():
             polled = self._consumer.poll(timeout_ms=int(timeout * 1000), max_records=max_records)
         self._take_up_join()
@@ -57,6 +58,16 @@ class GroupConsumer:
 
     def close(self) -> None:
         self._consumer.close(autocommit=False, timeout_ms=_CLOSE_TIMEOUT_MS)
+
+    def _let_go_of_the_drained(self) -> None:
+        """Have the records of a partition that was paused in mid-fetch be fetched again.
+
+        kafka-python 3.0.12 keeps them as the next to be read, drops them while the partition is paused, and waits
+        for ever for more of them.
+        """
+        fetcher = self._consumer._fetcher  # noqa: SLF001  no public word for it
+        if fetcher._next_partition_records is not None and not fetcher._next_partition_records:  # noqa: SLF001
+            fetcher._next_partition_records = None  # noqa: SLF001
 
     def _take_up_join(self) -> None:
         """Ask again for a join that outlived its poll.

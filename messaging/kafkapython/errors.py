@@ -41,6 +41,21 @@ _TABLE: tuple[tuple[tuple[type[Exception], ...], type[PostroomError], str], ...]
     ),
     (
         (
+            kafka.InvalidReplicationFactorError,
+            kafka.InvalidPartitionsError,
+            kafka.InvalidConfigurationError,
+            kafka.PolicyViolationError,
+        ),
+        ConfigurationError,
+        "Kafka refuses these settings of a topic",
+    ),
+    (
+        (kafka.UnsupportedVersionError,),
+        ConfigurationError,
+        "The broker does not know this request; it is too old",
+    ),
+    (
+        (
             kafka.CommitFailedError,
             kafka.IllegalGenerationError,
             kafka.UnknownMemberIdError,

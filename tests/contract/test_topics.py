@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from postroom.messaging.errors import KafkaUnavailable, UnknownTopic
+from postroom.messaging.errors import ConfigurationError, InvalidRecord, KafkaUnavailable, UnknownTopic
 from postroom.messaging.kafka import connect
-from postroom.messaging.ports import Kafka, Topics
+from postroom.messaging.ports import DEFAULT, Kafka, Topics
 from postroom.messaging.records import OutgoingRecord
 from postroom.testing import kafka_broker
 from postroom.testing.kafka import Broker
@@ -54,6 +54,56 @@ def test_a_topic_is_created_once(
     assert topics.partitions()[topic] == 3
     assert not topics.create(topic, 5, 1, {})
     assert topics.partitions()[topic] == 3
+    topics.close()
+
+
+def test_a_topic_is_created_as_the_brokers_settings_say(
+    postroom_real_kafka: Broker, client: str, postroom_topic: Callable[[str], str]
+) -> None:
+    topic = postroom_topic("default")
+    topics = connect(postroom_real_kafka.options_for(client)).topics()
+
+    assert topics.create(topic, DEFAULT, DEFAULT, {})
+    assert topics.partitions()[topic] >= 1
+    assert not topics.create(topic, DEFAULT, DEFAULT, {})
+    topics.close()
+
+
+def test_a_topic_is_created_with_its_settings(
+    postroom_real_kafka: Broker, client: str, postroom_topic: Callable[[str], str]
+) -> None:
+    """A compacted topic takes no record without a key."""
+    topic = postroom_topic("compacted")
+    kafka = connect(postroom_real_kafka.options_for(client))
+    topics = kafka.topics()
+    assert topics.create(topic, 1, 1, {"cleanup.policy": "compact"})
+    topics.close()
+
+    publisher = kafka.publisher()
+    publication = publisher.send([OutgoingRecord(topic, None, b"1", [])])
+    assert publication.wait(30)
+    publisher.close(5)
+    assert {type(error) for error in publication.errors().values()} == {InvalidRecord}
+
+
+@pytest.mark.parametrize(
+    ("replication", "config"), [(300, {}), (1, {"no.such.setting": "1"}), (1, {"retention.ms": "soon"})]
+)
+def test_settings_that_kafka_refuses_are_told_and_create_nothing(
+    postroom_real_kafka: Broker,
+    client: str,
+    postroom_topic: Callable[[str], str],
+    replication: int,
+    config: dict[str, str],
+) -> None:
+    topic = postroom_topic("refused")
+    topics = connect(postroom_real_kafka.options_for(client)).topics()
+
+    with pytest.raises(ConfigurationError, match="Kafka refuses these settings of a topic") as raised:
+        topics.create(topic, 1, replication, config)
+
+    assert "\n" not in str(raised.value)
+    assert topic not in topics.partitions()
     topics.close()
 
 

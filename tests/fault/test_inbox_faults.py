@@ -206,7 +206,7 @@ def test_a_database_that_goes_away_burns_nothing(  # noqa: PLR0917  fixtures
         steps(step, **facts)
         maybe_cut(step)
 
-    @inbox.handler(shop.topic, Paid)
+    @inbox.handler(shop.topic, Paid, dead_letter_on=RuntimeError)
     def handle(event: Paid, ctx: Context) -> None:
         maybe_cut("handler")
         ctx.session.execute(sa.text("INSERT INTO effect VALUES (:name)"), {"name": event.order_id})

@@ -19,7 +19,7 @@ from postroom.testing.kafka import Broker
 def published(workload: Any, steps: Any) -> UUID:
     """One order, relayed."""
 
-    class OrderPlaced(Event, topic=workload.topic, key="order_id", type="shop.order.placed"):
+    class OrderPlaced(Event, topic=workload.topic, key="order_id", type="shop.order.placed", version=2):
         order_id: int
         note: str
         total: Decimal
@@ -49,6 +49,7 @@ def test_the_cloudevents_sdk_reads_them(workload: Any, published: UUID) -> None:
     assert event.get_source() == "/shop/é"
     assert event.get_subject() == "7"
     assert event.get_datacontenttype() == "application/json"
+    assert event.get_dataschema() == "urn:postroom:schema:shop.order.placed:2"
     time = event.get_time()
     assert time is not None
     assert time.tzinfo is not None
@@ -68,6 +69,7 @@ def test_kafkas_own_consumer_shows_key_and_headers(workload: Any, postroom_real_
     assert key == "7"
     assert value == '{"order_id":7,"note":"grüße","total":"1.50"}'
     told = dict(pair.split(":", 1) for pair in headers.split(","))
+    assert told.pop("ce_dataschema") == "urn:postroom:schema:shop.order.placed:2"
     told.pop("ce_time")
     assert told == {
         "ce_specversion": "1.0",

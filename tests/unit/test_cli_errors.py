@@ -31,6 +31,7 @@ CODES = {
     errors.InvalidMessage: 2,
     errors.MessageTooLarge: 2,
     errors.InvalidHandler: 2,
+    errors.InvalidUpcaster: 2,
     errors.ConfigurationError: 3,
     errors.SchemaError: 3,
     errors.SchemaMissing: 3,
@@ -42,6 +43,7 @@ CODES = {
     errors.PostroomError: 1,
     errors.Fenced: 1,
     errors.Interrupted: 1,
+    errors.HandlerTimeout: 1,
     errors.Refused: 1,
     errors.RecordTooLarge: 1,
     errors.UnknownTopic: 1,
@@ -50,6 +52,10 @@ CODES = {
     errors.Poison: 1,
     errors.UndecodablePayload: 1,
     errors.PayloadRefused: 1,
+    errors.UnknownVersion: 1,
+    errors.MissingField: 1,
+    errors.WrongType: 1,
+    errors.HandlerCrashed: 1,
     errors.Unhandled: 1,
 }
 

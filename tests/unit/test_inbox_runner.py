@@ -4,6 +4,7 @@ import json
 import shutil
 import sqlite3
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -76,7 +77,7 @@ class FakeClock:
         self.seconds += timeout
         self.waits.append(timeout)
         self.then.pop(len(self.waits), lambda: None)()
-        return event.is_set()
+        return event.wait(0.0005)  # the workers are real
 
 
 @dataclass
@@ -98,7 +99,14 @@ class FakeKafka:
         records.append(ReceivedRecord(place, len(records), b"k", value, list(headers), self.clock.now()))
 
     def consumer(
-        self, group: str, topics: Sequence[str], *, on_assigned: PartitionsHook, on_revoked: PartitionsHook
+        self,
+        group: str,
+        topics: Sequence[str],
+        *,
+        on_assigned: PartitionsHook,
+        on_revoked: PartitionsHook,
+        instance: str | None = None,
+        cooperative: bool = False,
     ) -> "FakeConsumer":
         if self.build_errors:
             raise self.build_errors.pop(0)
@@ -190,9 +198,17 @@ class World:
         assert self.runner is not None
         self.runner.stop()
 
+    def settle(self) -> None:
+        """Kafka has nothing more: the end, unless something is still in hand."""
+        assert self.runner is not None
+        if self.runner.in_hand:
+            time.sleep(0.001)  # the workers are real; the clock went on already
+        else:
+            self.stop()
+
     def run(self) -> None:
         """Until Kafka has nothing more, or the inbox ends by itself."""
-        self.kafka.idle = self.stop
+        self.kafka.idle = self.settle
         self.runner = InboxRunner(
             self.inbox,
             database_url=f"sqlite:///{self.path}",
@@ -334,8 +350,9 @@ def test_exhausted_attempts_become_one_dead_letter_with_its_diagnosis(world: Wor
         (b"{not json", "UndecodablePayload", "The payload is not JSON"),
         (b"\xff\xfe", "UndecodablePayload", "The payload is not JSON"),
         (None, "UndecodablePayload", "A tombstone is no Paid"),
-        (b"[]", "PayloadRefused", "Paid refuses the payload"),
-        (b'{"order_id": "a"}', "PayloadRefused", "amount: Field required"),
+        (b"[]", "WrongType", "Paid refuses the payload"),
+        (b'{"order_id": "a"}', "MissingField", "amount: Field required"),
+        (b'{"order_id": "a", "amount": "many"}', "WrongType", "amount: Input should be a valid integer"),
         (b'{"order_id": "a", "amount": 13}', "PayloadRefused", "KeyError"),
     ],
 )
@@ -462,7 +479,8 @@ def test_a_replay_opens_its_dead_letter_once_and_only_for_its_group(world: World
 
     world.run()
 
-    outcome = ("dead_lettered", "not_for_group", "handled", "duplicate")
+    assert world.told("not_for_group") == ["not_for_group"]
+    outcome = ("dead_lettered", "handled", "duplicate")
     assert world.told(*outcome) == [*outcome, "handled"]
     assert world.effects() == ["a", "b"]
     assert world.outcomes() == {"1": "handled", "2": "handled"}
@@ -535,7 +553,7 @@ def test_a_stop_between_attempts_leaves_the_message(world: World) -> None:
     @world.inbox.handler("orders", Paid)
     def fail(event: Paid, ctx: Context) -> None:
         if event.order_id == "b":
-            world.clock.then[len(world.clock.waits) + 1] = world.stop
+            world.stop()
             raise RuntimeError
 
     world.kafka.add(paid("a"), *head("1"))
@@ -544,7 +562,7 @@ def test_a_stop_between_attempts_leaves_the_message(world: World) -> None:
 
     world.run()
 
-    assert world.told("attempt", "handled", "retried", "left") == ["attempt", "handled", "attempt", "retried", "left"]
+    assert world.told("attempt", "handled", "retried") == ["attempt", "handled", "attempt", "retried"]
     assert world.kafka.committed == {Partition("orders", 0): 1}
     assert world.outcomes() == {"1": "handled"}
 
@@ -566,15 +584,13 @@ def test_what_was_revoked_is_dropped_and_its_offsets_stay(world: World) -> None:
 
     world.run()
 
-    assert world.told("left") == ["left"]
     assert world.told("assigned", "revoked") == ["assigned", "revoked", "assigned"]
     assert world.effects() == ["0", "1", "2"]
-    assert world.told("handled", "duplicate") == ["handled"] * 3
+    assert world.told("handled") == ["handled"] * 3
     assert world.kafka.committed == {Partition("orders", 0): 3}
 
 
-def test_done_offsets_are_committed_before_a_rebalance_can_take_them(world: World) -> None:
-    world.settings = InboxSettings(keep_alive_seconds=0.001)
+def test_a_rebalance_in_the_middle_of_the_work_repeats_no_effect(world: World) -> None:
     seen: list[str] = []
 
     @world.inbox.handler("orders", Paid)
@@ -589,7 +605,8 @@ def test_done_offsets_are_committed_before_a_rebalance_can_take_them(world: Worl
     world.run()
 
     assert seen == ["0", "1", "2", "3"]
-    assert world.told("duplicate", "left") == []
+    assert world.told("handled") == ["handled"] * 4
+    assert world.kafka.committed == {Partition("orders", 0): 4}
 
 
 def test_the_offset_never_passes_a_record_that_ended_the_inbox(world: World) -> None:
@@ -772,7 +789,7 @@ def test_an_inbox_without_handlers_or_with_impossible_waits_does_not_start(world
     with pytest.raises(ConfigurationError, match="no handlers"):
         world.run()
     world.inbox.handler("orders", Paid, base=60)(apply)
-    with pytest.raises(ConfigurationError, match="base=60"):
+    with pytest.raises(ConfigurationError, match="base must not be over cap"):
         world.run()
 
 

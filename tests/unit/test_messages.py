@@ -2,11 +2,13 @@
 
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import Field
 
 from postroom.messaging import headers as wire
 from postroom.messaging.envelope import Envelope, parse_timestamp, timestamp, wire_headers
@@ -30,6 +32,16 @@ def test_an_event_becomes_a_message_with_its_topic_key_and_type() -> None:
 
     assert (message.topic, message.key, message.type) == ("orders", str(UUID(int=7)).encode(), "shop.order.placed")
     assert OrderPlaced.from_payload(message.payload) == ORDER
+
+
+def test_a_field_is_written_by_the_alias_that_it_is_read_by() -> None:
+    class Shipped(Event, topic="orders", key="order_id"):
+        order_id: int = Field(alias="orderId")
+
+    message = Shipped(orderId=7).to_message()
+
+    assert (message.key, message.payload) == (b"7", b'{"orderId":7}')
+    assert Shipped.from_payload(message.payload).order_id == 7
 
 
 def test_an_event_without_arguments_is_typed_by_its_class_and_cannot_be_published() -> None:
@@ -58,9 +70,13 @@ def test_a_subclass_of_an_event_has_a_type_of_its_own_and_keeps_the_topic() -> N
         ({"topic": ""}, "no legal Kafka topic name"),
         ({"topic": "orders", "key": "missing"}, "no field 'missing'"),
         ({"topic": "orders", "type": ""}, "type must be"),
+        ({"version": 0}, "version must be a whole number from 1 to 1000000, not 0"),
+        ({"version": 1_000_001}, "not 1000001"),
+        ({"version": True}, "not True"),
+        ({"version": "2"}, "not '2'"),
     ],
 )
-def test_a_wrong_class_argument_is_told_where_the_class_is_defined(arguments: dict[str, str], told: str) -> None:
+def test_a_wrong_class_argument_is_told_where_the_class_is_defined(arguments: dict[str, Any], told: str) -> None:
     with pytest.raises(InvalidMessage, match=told):
         type("Wrong", (Event,), {}, **arguments)
 

@@ -482,7 +482,9 @@ INSERT INTO {inbox_attempt} AS a (consumer_group, topic, "partition", member, fi
 VALUES (%(group)s, %(topic)s, %(partition)s, %(member)s, %(first_offset)s, %(last_offset)s)
 ON CONFLICT (consumer_group, topic, "partition") DO UPDATE
 SET member = excluded.member, first_offset = excluded.first_offset, last_offset = excluded.last_offset,
-    suspect_offset = NULL, suspect_attempts = 0, at = clock_timestamp()
+    suspect_attempts = CASE WHEN a.suspect_offset >= excluded.first_offset THEN a.suspect_attempts ELSE 0 END,
+    suspect_offset = CASE WHEN a.suspect_offset >= excluded.first_offset THEN a.suspect_offset END,
+    at = clock_timestamp()
 
 -- name: attempts_begun
 SELECT topic, "partition", member, first_offset, last_offset, suspect_offset, suspect_attempts

@@ -239,7 +239,9 @@ INSERT INTO {inbox_attempt} AS a (consumer_group, topic, "partition", member, fi
 VALUES (:group, :topic, :partition, :member, :first_offset, :last_offset)
 ON CONFLICT (consumer_group, topic, "partition") DO UPDATE
 SET member = excluded.member, first_offset = excluded.first_offset, last_offset = excluded.last_offset,
-    suspect_offset = NULL, suspect_attempts = 0, at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now')
+    suspect_attempts = CASE WHEN a.suspect_offset >= excluded.first_offset THEN a.suspect_attempts ELSE 0 END,
+    suspect_offset = CASE WHEN a.suspect_offset >= excluded.first_offset THEN a.suspect_offset END,
+    at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now')
 
 -- name: attempts_begun
 SELECT topic, "partition", member, first_offset, last_offset, suspect_offset, suspect_attempts

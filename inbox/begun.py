@@ -1,0 +1,68 @@
+"""What this member has begun, as the table knows it, so that a crash leaves a trace.
+
+    poll ──▶ begin: offsets a to b of this partition ──▶ … work … ──▶ the next poll ──▶ begin: c to d ──▶ … ──▶ end
+                                   │
+                                   └─ the process dies: the next member finds a to b, and tries these messages one at
+                                      a time, each try counted before it begins
+
+One small write for each poll, not for each message; it does not wait for the disk.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from ..messaging.records import Partition
+from ..outbox.names import Names
+from ..outbox.write import fetch_query, run_query
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Offsets that a member began. ``attempts`` were counted at the one at ``suspect``."""
+
+    member: str
+    first: int
+    last: int
+    suspect: int | None
+    attempts: int
+
+
+class BegunTable:
+    """One group's windows. Each method works in the caller's transaction."""
+
+    def __init__(self, group: str, names: Names, member: str) -> None:
+        self._group = group
+        self._names = names
+        self.member = member
+
+    def left(self, connection: sa.Connection) -> Mapping[Partition, Window]:
+        """What others began and did not end."""
+        rows = fetch_query(connection, "attempts_begun", {"group": self._group}, self._names)
+        return {
+            Partition(topic, number): Window(member, *rest)
+            for topic, number, member, *rest in rows
+            if member != self.member
+        }
+
+    def begin(self, connection: sa.Connection, windows: Mapping[Partition, tuple[int, int]]) -> None:
+        """These offsets are about to be worked at."""
+        if connection.dialect.name == "postgresql":
+            fetch_query(connection, "no_wait_for_disk", {}, self._names)
+        for partition, (first, last) in sorted(windows.items()):
+            params = {**self._of(partition), "member": self.member, "first_offset": first, "last_offset": last}
+            run_query(connection, "attempt_begin", params, self._names)
+
+    def suspect(self, connection: sa.Connection, partition: Partition, offset: int, attempts: int) -> None:
+        """The message there is about to be tried for so many times in all."""
+        params = {**self._of(partition), "offset": offset, "attempts": attempts}
+        run_query(connection, "attempt_suspect", params, self._names)
+
+    def end(self, connection: sa.Connection, partitions: Iterable[Partition]) -> None:
+        """Nothing of ours is under way there. Windows of another member stay."""
+        for partition in sorted(partitions):
+            run_query(connection, "attempt_end", {**self._of(partition), "member": self.member}, self._names)
+
+    def _of(self, partition: Partition) -> dict[str, object]:
+        return {"group": self._group, "topic": partition.topic, "partition": partition.number}

@@ -1,0 +1,169 @@
+"""Messages that wait in the table: failed ones, those of their keys behind them, and keys behind a dead letter."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+import sqlalchemy as sa
+
+from ..messaging.envelope import parse_timestamp, timestamp
+from ..messaging.headers import dump_pairs, load
+from ..messaging.records import Partition, ReceivedRecord
+from ..outbox.names import Names
+from ..outbox.write import fetch_query, run_query
+from .delivery import Delivery
+from .lanes import LaneId
+
+State = Literal["retry", "behind", "dead-letter"]
+MAX_ERROR = 1_000
+LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class HeldRow:
+    """The first message of a key in the table."""
+
+    id: int
+    delivery: Delivery
+    state: State
+    attempts: int
+    error: str | None
+    first_failed_at: datetime | None
+    next_attempt_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hold:
+    """A message to hold."""
+
+    delivery: Delivery
+    state: State
+    handler: str = ""
+    attempts: int = 0
+    error: str | None = None
+    first_failed_at: datetime | None = None
+    next_attempt_at: datetime | None = None
+
+
+class HeldTable:
+    """One group's rows. Each method works in the caller's transaction."""
+
+    def __init__(self, group: str, names: Names) -> None:
+        self._group = group
+        self._names = names
+
+    def hold(self, connection: sa.Connection, holds: Sequence[Hold]) -> None:
+        """Put them there. One that is there already stays as it is."""
+        for hold in holds:
+            record = hold.delivery.record
+            params = {
+                "group": self._group,
+                "topic": record.partition.topic,
+                "partition": record.partition.number,
+                "offset": record.offset,
+                "message_id": hold.delivery.message_id,
+                "key": record.key,
+                "type": hold.delivery.type_or_unknown(),
+                "payload": record.value,
+                "headers": dump_pairs(_storable(record)),
+                "timestamp": self._moment(connection, record.timestamp),
+                "handler": hold.handler,
+                "state": hold.state,
+                "attempts": hold.attempts,
+                "error": _text(hold.error),
+                "first_failed_at": self._moment(connection, hold.first_failed_at),
+                "next_attempt_at": self._moment(connection, hold.next_attempt_at),
+            }
+            run_query(connection, "hold", params, self._names)
+
+    def heads(self, connection: sa.Connection) -> Mapping[LaneId, datetime | None]:
+        """Each key that waits, with the time at which its first message is due; None: not by itself."""
+        found: dict[LaneId, datetime | None] = {}
+        rows = fetch_query(connection, "held_heads", {"group": self._group}, self._names)
+        for topic, partition, found_key, offset, state, due in rows:
+            key = None if found_key is None else bytes(found_key)
+            lane = LaneId(Partition(topic, partition), key, offset if key is None else -1)
+            # What was behind one that is gone is due.
+            found[lane] = None if state == "dead-letter" else (_time(due) or LONG_AGO)
+        return found
+
+    def first(self, connection: sa.Connection, lane: LaneId) -> HeldRow | None:
+        """The next of a key."""
+        params = {
+            "group": self._group,
+            "topic": lane.partition.topic,
+            "partition": lane.partition.number,
+            "key": lane.key,
+            "offset": None if lane.offset < 0 else lane.offset,
+        }
+        rows = fetch_query(connection, "held_next", params, self._names)
+        if not rows:
+            return None
+        row_id, offset, _, key, payload, headers, stamp, state, attempts, error, first_failed, due = rows[0]
+        pairs, _ = load(headers)
+        record = ReceivedRecord(
+            lane.partition,
+            offset,
+            None if key is None else bytes(key),
+            None if payload is None else bytes(payload),
+            pairs,
+            _time(stamp) or LONG_AGO,
+        )
+        return HeldRow(row_id, Delivery.of(record), state, attempts, error, _time(first_failed), _time(due))
+
+    def begin(self, connection: sa.Connection, row: HeldRow) -> bool:
+        """Count an attempt, before it begins; False where the row is gone."""
+        return run_query(connection, "held_begin", {"id": row.id}, self._names) == 1
+
+    def failed(
+        self,
+        connection: sa.Connection,
+        row: HeldRow,
+        *,
+        attempts: int,
+        error: str | None,
+        handler: str,
+        first_failed_at: datetime | None,
+        next_attempt_at: datetime | None,
+        state: State = "retry",
+    ) -> None:
+        """It stays, for later."""
+        params = {
+            "id": row.id,
+            "state": state,
+            "attempts": attempts,
+            "error": _text(error),
+            "handler": handler,
+            "first_failed_at": self._moment(connection, first_failed_at),
+            "next_attempt_at": self._moment(connection, next_attempt_at),
+        }
+        run_query(connection, "held_failed", params, self._names)
+
+    def done(self, connection: sa.Connection, row_id: int) -> bool:
+        """It waits no more; False where it was gone already."""
+        return run_query(connection, "held_done", {"id": row_id}, self._names) == 1
+
+    def dead_letter(self, connection: sa.Connection, message_id: str) -> int | None:
+        """The row of a dead letter that its key waits for."""
+        params = {"group": self._group, "message_id": message_id}
+        rows = fetch_query(connection, "held_dead_letter", params, self._names)
+        return rows[0][0] if rows else None
+
+    @staticmethod
+    def _moment(connection: sa.Connection, moment: datetime | None) -> Any:
+        if moment is None or connection.dialect.name != "sqlite":
+            return moment
+        return timestamp(moment)
+
+
+def _time(value: Any) -> datetime | None:
+    return parse_timestamp(value) if isinstance(value, str) else value
+
+
+def _text(error: str | None) -> str | None:
+    return None if error is None else error[:MAX_ERROR].replace("\x00", "�")
+
+
+def _storable(record: ReceivedRecord) -> list[tuple[str, bytes]]:
+    return [(name.replace("\x00", "�"), value) for name, value in record.headers]  # jsonb knows no U+0000

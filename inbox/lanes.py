@@ -1,0 +1,432 @@
+"""Which message may be worked at next: one lane for each key, lanes beside each other.
+
+    add ──▶ lane of the key ──▶ ready, by handler ──▶ take ──▶ (worker) ──▶ done ──▶ the lane's next
+                 │                                                │
+                 │                                                └─ again: after a wait, before all others of its key
+                 └─ held: the key waits in the table; what comes is put behind it there (shelve), and when it
+                    is due the table's first is tried (drain)
+
+A lane is worked at by one worker at a time, so messages of a key keep their order. A message without a key has a lane
+of its own. Thread-safe; decides nothing about errors and knows no database.
+"""
+
+import heapq
+from collections import Counter, deque
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import Enum
+from itertools import count
+from threading import Condition, Event
+from typing import TYPE_CHECKING, NamedTuple
+
+from ..messaging.clock import Clock
+from ..messaging.records import Partition, ReceivedRecord
+from .assignment import Assignment, InHand
+from .delivery import Delivery
+from .gate import Gate
+from .handlers import Handler
+
+if TYPE_CHECKING:
+    from .fate import Failed
+
+#: A record's own bytes beside key and value, roughly.
+_OVERHEAD = 500
+
+
+class LaneId(NamedTuple):
+    """``offset`` tells apart messages without a key; it is -1 for those with one."""
+
+    partition: Partition
+    key: bytes | None
+    offset: int
+
+    @classmethod
+    def of(cls, record: ReceivedRecord) -> "LaneId":
+        """The lane of a record."""
+        return cls(record.partition, record.key, record.offset if record.key is None else -1)
+
+
+@dataclass(eq=False, slots=True)
+class Item:
+    """A message in hand.
+
+    ``alone``: in a transaction of its own; ``suspect``: with nothing beside it, and counted. ``condemned``: it has
+    failed for good, and its dead letter is to be written.
+    """
+
+    in_hand: InHand
+    delivery: Delivery
+    handler: Handler
+    bytes: int
+    attempts: int = 0
+    first_failed_at: datetime | None = None
+    alone: bool = False
+    suspect: bool = False
+    condemned: "Failed | None" = None
+
+
+@dataclass(eq=False, slots=True)
+class Lane:
+    """The messages of a key, in order. ``due``: when it may go on. ``held``: its key waits in the table."""
+
+    id: LaneId
+    items: deque[Item] = field(default_factory=deque)
+    due: float = 0.0
+    held: bool = False
+    busy: bool = False
+    queued: bool = False
+    dropped: bool = False
+
+
+class Kind(Enum):
+    """What a worker is to do."""
+
+    RUN = "run"
+    SHELVE = "shelve"
+    DRAIN = "drain"
+
+
+@dataclass(eq=False, slots=True)
+class Job:
+    """Work for one worker: ``items`` by lane, all of one handler; for SHELVE and DRAIN there is one lane."""
+
+    kind: Kind
+    lanes: Sequence[Lane]
+    items: Sequence[tuple[Lane, Item]] = ()
+    handler: Handler | None = None
+    gate: Gate | None = None
+
+
+class Lanes:
+    """The messages in hand. ``gates`` are looked at and changed under its lock only: see ``lock``."""
+
+    def __init__(
+        self, clock: Clock, gates: Mapping[Handler, Gate], *, batch_size: int, most: int, most_bytes: int
+    ) -> None:
+        self._clock = clock
+        self._gates = gates
+        self._batch_size = batch_size
+        self._most = most
+        self._most_bytes = most_bytes
+        self.lock = Condition()
+        self.closing = Event()
+        self.room = Event()
+        """Set when something came to its end."""
+        self._assignment = Assignment()
+        self._lanes: dict[LaneId, Lane] = {}
+        self._ready: dict[Handler, deque[Lane]] = {}
+        self._order: list[Handler] = []
+        self._waiting: list[tuple[float, int, Lane]] = []
+        self._shelf: deque[Lane] = deque()
+        self._numbers = count()
+        self._in_hand: Counter[Partition] = Counter()
+        self._bytes = 0
+        self._running = 0
+        self._exclusive = False
+        self._closed = False
+
+    # --- what the poller does -----------------------------------------------------------------------------
+
+    def assign(self, partitions: Iterable[Partition]) -> None:
+        """They are ours."""
+        with self.lock:
+            self._assignment.assign(partitions)
+
+    def revoke(self, partitions: Iterable[Partition]) -> None:
+        """They are not ours any more: what was not begun of them is dropped."""
+        gone = set(partitions)
+        with self.lock:
+            self._assignment.revoke(gone)
+            for lane in [lane for lane in self._lanes.values() if lane.id.partition in gone]:
+                lane.dropped = True
+                for item in lane.items:
+                    self._forget(item)
+                lane.items.clear()
+                del self._lanes[lane.id]
+            self.lock.notify_all()
+
+    def receive(self, records: Sequence[ReceivedRecord]) -> list[InHand]:
+        """Those of ``records`` that are of our partitions; each has to be added or finished."""
+        with self.lock:
+            return self._assignment.receive(records)
+
+    def begun(self) -> Mapping[Partition, tuple[int, int]]:
+        """First and last offset of what is unfinished, by partition."""
+        with self.lock:
+            return self._assignment.unfinished()
+
+    def add(self, items: Iterable[Item]) -> None:
+        """Put messages behind those of their keys."""
+        with self.lock:
+            for item in items:
+                if not self._assignment.owns(item.in_hand):
+                    continue
+                lane = self._lane(LaneId.of(item.in_hand.record))
+                lane.items.append(item)
+                self._in_hand[lane.id.partition] += 1
+                self._bytes += item.bytes
+                self._offer(lane)
+            self.lock.notify_all()
+
+    def finish(self, in_hand: InHand) -> None:
+        """It needs no work."""
+        with self.lock:
+            self._assignment.finish(in_hand)
+
+    def hold(self, held: Mapping[LaneId, float | None]) -> None:
+        """What the table holds now, of our partitions, with the time at which each is due (None: not by itself).
+
+        Keys that are held here and not there any more look for themselves.
+        """
+        with self.lock:
+            for lane_id, due in held.items():
+                if lane_id.partition in self._assignment.owned:
+                    lane = self._lane(lane_id)
+                    lane.held = True
+                    lane.due = float("inf") if due is None else due
+                    self._offer(lane)
+            for lane in self._lanes.values():
+                if lane.held and lane.id not in held:
+                    lane.due = 0.0
+                    self._offer(lane)
+            self.lock.notify_all()
+
+    def uncommitted(self) -> Mapping[Partition, int]:
+        """The next offset to read by partition, where it moved since the last commit."""
+        with self.lock:
+            return self._assignment.uncommitted()
+
+    def committed(self, offsets: Mapping[Partition, int]) -> None:
+        """They are stored."""
+        with self.lock:
+            self._assignment.committed(offsets)
+
+    def full(self) -> Sequence[Partition]:
+        """The partitions of which nothing more should be fetched for now."""
+        with self.lock:
+            owned = self._assignment.partitions
+            if not owned:
+                return []
+            if self._bytes >= self._most_bytes or sum(self._in_hand.values()) >= 2 * self._most:
+                return owned
+            fair = max(1, self._most // len(owned))
+            return [part for part in owned if self._in_hand[part] >= fair or self._assignment.lags(part)]
+
+    @property
+    def partitions(self) -> Sequence[Partition]:
+        """Those that are ours."""
+        with self.lock:
+            return self._assignment.partitions
+
+    @property
+    def in_hand(self) -> int:
+        """Messages that are not finished, and keys of the table that will be due."""
+        with self.lock:
+            held = sum(lane.held and lane.due != float("inf") for lane in self._lanes.values())
+            return sum(self._in_hand.values()) + held + self._running
+
+    def wake(self) -> None:
+        """Time has passed, or a gate was changed."""
+        with self.lock:
+            self.lock.notify_all()
+
+    def close(self) -> None:
+        """Nothing more begins."""
+        with self.lock:
+            self._closed = True
+            self.closing.set()
+            self.lock.notify_all()
+        self.room.set()
+
+    # --- what a worker does -------------------------------------------------------------------------------
+
+    def take(self, timeout: float) -> Job | None:
+        """The next work; None when there is none within ``timeout`` seconds, or all is closed."""
+        with self.lock:
+            if job := self._next():
+                return job
+            if timeout > 0 and not self._closed:
+                self.lock.wait(max(0.0, min(timeout, self._next_in())))
+                return self._next()
+            return None
+
+    def owns(self, item: Item) -> bool:
+        """Whether its partition is still ours."""
+        with self.lock:
+            return self._assignment.owns(item.in_hand)
+
+    def finished(self, items: Iterable[Item]) -> None:
+        """They came to their end, which is committed."""
+        with self.lock:
+            for item in items:
+                self._forget(item)
+                self._assignment.finish(item.in_hand)
+
+    def again(self, lane: Lane, items: Sequence[Item], seconds: float = 0.0) -> None:
+        """They come before all others of their lane once more, after so many seconds. Call it before ``done``."""
+        with self.lock:
+            if lane.dropped:
+                for item in items:
+                    self._forget(item)
+                return
+            lane.items.extendleft(reversed(items))
+            lane.due = self._clock.monotonic() + seconds
+
+    def holding(self, lane: Lane, seconds: float | None) -> None:
+        """Its first message is in the table, due after so many seconds (None: not by itself)."""
+        with self.lock:
+            lane.held = True
+            lane.due = float("inf") if seconds is None else self._clock.monotonic() + seconds
+
+    def drained(self, lane: Lane) -> None:
+        """The table has nothing more of it."""
+        with self.lock:
+            lane.held = False
+            lane.due = 0.0
+
+    def rest_of(self, lane: Lane) -> list[Item]:
+        """All that waits in it, taken out: to be finished, or given back by ``again``."""
+        with self.lock:
+            rest = list(lane.items)
+            lane.items.clear()
+            return rest
+
+    def enter(self, handler: Handler) -> bool:
+        """Whether one message of ``handler``, from the table, may begin; ``leave`` when it ended."""
+        with self.lock:
+            gate = self._gates[handler]
+            if gate.room(1) <= 0:
+                return False
+            gate.begin(1)
+            return True
+
+    def leave(self, handler: Handler, seconds: float) -> None:
+        """See ``enter``."""
+        with self.lock:
+            self._gates[handler].end(seconds)
+
+    def done(self, job: Job, seconds: float = 0.0) -> None:
+        """The job is over; ``seconds``: it took so long for each message. What was not finished was given back."""
+        with self.lock:
+            self._running -= 1
+            self._exclusive = False
+            if job.gate is not None:
+                job.gate.end(seconds)
+            for lane in job.lanes:
+                lane.busy = False
+                self._offer(lane)
+            self.lock.notify_all()
+        self.room.set()
+
+    # --- under the lock -----------------------------------------------------------------------------------
+
+    def _lane(self, lane_id: LaneId) -> Lane:
+        lane = self._lanes.get(lane_id)
+        if lane is None:
+            lane = self._lanes[lane_id] = Lane(lane_id)
+        return lane
+
+    def _forget(self, item: Item) -> None:
+        partition = item.in_hand.record.partition
+        self._in_hand[partition] -= 1
+        self._bytes -= item.bytes
+
+    def _offer(self, lane: Lane) -> None:
+        """Queue the lane for what it has to have done next."""
+        if lane.busy or lane.queued or lane.dropped:
+            return
+        if not lane.items and not lane.held:
+            self._lanes.pop(lane.id, None)
+            return
+        now = self._clock.monotonic()
+        if lane.held and lane.items:
+            lane.queued = True
+            self._shelf.append(lane)
+        elif lane.due > now:
+            if lane.due != float("inf"):
+                heapq.heappush(self._waiting, (lane.due, next(self._numbers), lane))
+        elif lane.held:
+            lane.queued = True
+            self._shelf.append(lane)
+        else:
+            handler = lane.items[0].handler
+            if handler not in self._ready:
+                self._ready[handler] = deque()
+                self._order = sorted(self._ready, key=lambda each: -each.priority)
+            lane.queued = True
+            self._ready[handler].append(lane)
+
+    def _next_in(self) -> float:
+        """Seconds until something may begin by itself."""
+        soonest = self._waiting[0][0] - self._clock.monotonic() if self._waiting else float("inf")
+        opening = [self._gates[handler].opens_in() for handler, lanes in self._ready.items() if lanes]
+        return max(0.001, min([soonest, *opening, 3600.0]))
+
+    def _next(self) -> Job | None:
+        if self._closed or self._exclusive:
+            return None
+        now = self._clock.monotonic()
+        while self._waiting and self._waiting[0][0] <= now:
+            lane = heapq.heappop(self._waiting)[2]
+            if not lane.dropped:
+                self._offer(lane)
+        while self._shelf:
+            lane = self._shelf.popleft()
+            lane.queued = False
+            if lane.dropped or lane.busy:
+                continue
+            kind = Kind.SHELVE if lane.items else Kind.DRAIN
+            return self._begin(Job(kind, [lane]))
+        for place, handler in enumerate(self._order):
+            lanes = self._ready[handler]
+            while lanes and (lanes[0].dropped or lanes[0].held or not lanes[0].items):
+                stale = lanes.popleft()
+                stale.queued = False
+                self._offer(stale)
+            if lanes and (room := self._gates[handler].room(self._batch_size)) > 0:
+                if lanes[0].items[0].suspect and self._running:
+                    return None  # it is tried with nothing beside it, so all else comes to its end first
+                self._order.append(self._order.pop(place))  # its equals have their turn
+                self._order.sort(key=lambda each: -each.priority)
+                return self._begin(self._batch(handler, lanes, room))
+        return None
+
+    def _batch(self, handler: Handler, lanes: deque[Lane], room: int) -> Job:
+        taken: list[tuple[Lane, Item]] = []
+        touched: list[Lane] = []
+        ids: set[str] = set()
+        while lanes and len(taken) < room:
+            lane = lanes[0]
+            if taken and (lane.dropped or lane.held or not lane.items or lane.items[0].alone or lane.items[0].suspect):
+                break
+            before = len(taken)
+            while lane.items and len(taken) < room:
+                item = lane.items[0]
+                apart = item.alone or item.suspect
+                if item.handler is not handler or item.delivery.message_id in ids or (apart and taken):
+                    break
+                ids.add(item.delivery.message_id)
+                taken.append((lane, lane.items.popleft()))
+                if apart:
+                    room = 1
+            if len(taken) == before:
+                break  # the same message twice: the next batch has it
+            lanes.popleft()
+            lane.queued = False
+            touched.append(lane)
+        return Job(Kind.RUN, touched, taken, handler, self._gates[handler])
+
+    def _begin(self, job: Job) -> Job:
+        self._running += 1
+        for lane in job.lanes:
+            lane.busy = True
+        if job.gate is not None:
+            job.gate.begin(len(job.items))
+        self._exclusive = any(item.suspect for _, item in job.items)
+        return job
+
+
+def weight(record: ReceivedRecord) -> int:
+    """What a record takes in memory, roughly."""
+    return _OVERHEAD + len(record.key or b"") + len(record.value or b"")

@@ -1,0 +1,281 @@
+"""The keys that wait in the table: what comes for them is put behind, and when one is due its first is tried.
+
+shelve: messages in hand ──▶ the table                  a replay of the dead letter that a key waits for is run
+drain:  the table's first ──▶ attempt ─┬─ handled ──▶ the next one … until the key has none left, and goes on
+                                       ├─ failed ──▶ stays, for later
+                                       └─ attempts are used up ──▶ dead_lettered, or its key waits for that
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+
+import sqlalchemy as sa
+
+from ..messaging.errors import HandlerCrashed, Poison, Verdict
+from .attempt import Attempts, Try
+from .fate import Failed, Fates, told
+from .handlers import NOBODY, Handler
+from .held import HeldRow, Hold
+from .lanes import Item, Lane
+from .policy import Policy
+
+#: Of a key so many go in one job, so that others have their turn.
+_DRAINED_AT_ONCE = 50
+#: How long a key waits for a handler that may not begin, in seconds.
+_LOOK_AGAIN = 0.5
+Close = Callable[[sa.Connection], bool]
+
+
+class Shelf:
+    """Thread-safe; a lane is with one thread at a time."""
+
+    def __init__(self, fates: Fates, attempts: Attempts) -> None:
+        self._fates = fates
+        self._lanes = fates.lanes
+        self._attempts = attempts
+
+    def shelve(self, lane: Lane) -> None:
+        """Put what is in hand for a key that waits behind it. Raises what ends the inbox."""
+        items = self._lanes.rest_of(lane)
+        handler = items[0].handler
+        try:
+            answers = {id(item): blocker for item in items if (blocker := self._answers(item)) is not None}
+            behind = [item for item in items if id(item) not in answers]
+            holds = [Hold(delivery=each.delivery, state="behind", handler=each.handler.name) for each in behind]
+            if holds:
+                self._fates.transaction(lambda c: self._fates.held.hold(c, holds))
+        except Exception as error:
+            if self._judged(handler, error) is Verdict.CRASH:
+                raise
+            self._lanes.again(lane, items)
+            return
+        for item in behind:
+            self._fates.tell("shelved", item.delivery, handler=item.handler.name)
+        self._lanes.finished(behind)
+        for item in items:
+            if id(item) in answers:
+                self._resolve(lane, item, answers[id(item)])
+        self._lanes.holding(lane, 0.0)
+
+    def drain(self, lane: Lane) -> None:
+        """Try the first of a key that is due, and the next ones. Raises what ends the inbox."""
+        for _ in range(_DRAINED_AT_ONCE):
+            if lane.dropped:
+                return
+            try:
+                row = self._fates.transaction(lambda c: self._fates.held.first(c, lane.id))
+            except Exception as error:
+                if self._fates.verdict(NOBODY, error) is Verdict.CRASH:
+                    raise
+                self._lanes.holding(lane, self._fates.outage.delay(1))
+                return
+            if row is None:
+                self._lanes.drained(lane)
+                return
+            wait = self._wait(row)
+            if wait is None or wait > 0:
+                self._lanes.holding(lane, wait)
+                return
+            if not self._try(lane, row):
+                return
+        self._lanes.holding(lane, 0.0)
+
+    def _wait(self, row: HeldRow) -> float | None:
+        """Seconds until it is due; None: not by itself."""
+        if row.state == "dead-letter":
+            return None
+        if row.next_attempt_at is None:
+            return 0.0
+        return max(0.0, (row.next_attempt_at - self._fates.clock.now()).total_seconds())
+
+    def _try(self, lane: Lane, row: HeldRow) -> bool:
+        """One attempt at the first of a key; whether the next one may follow."""
+        fates, delivery = self._fates, row.delivery
+        handler = fates.inbox.find(delivery.topic, delivery.envelope.type)
+        if handler is None:
+            if fates.inbox.on_unhandled == "dead-letter":
+                return self._bury(lane, row, NOBODY, fates.unhandled(delivery), fates.policy(NOBODY))
+            return self._end(lane, NOBODY, row, lambda _: True, "skipped")
+        delivery = handler.known_as(delivery)
+        row = replace(row, delivery=delivery)
+        if not self._lanes.enter(handler):
+            self._lanes.holding(lane, _LOOK_AGAIN)
+            return False
+        began = fates.clock.monotonic()
+        try:
+            if fates.is_expired(delivery):
+                return self._end(lane, handler, row, lambda c: self._attempts.expire(c, delivery, handler), "expired")
+            return self._attempt(lane, row, handler)
+        finally:
+            self._lanes.leave(handler, fates.clock.monotonic() - began)
+
+    def _attempt(self, lane: Lane, row: HeldRow, handler: Handler) -> bool:
+        fates, policy = self._fates, self._fates.policy(handler)
+        if row.attempts >= policy.attempts:  # counted before it began, and the process did not live to tell
+            crashed = HandlerCrashed("The process ended while it handled this message, and its attempts are used up.")
+            return self._bury(lane, row, handler, self._failed(row, crashed, row.attempts), policy)
+        attempt = row.attempts + 1
+        try:
+            event = handler.decode(row.delivery)
+        except Poison as poison:
+            return self._bury(lane, row, handler, self._failed(row, poison, attempt), policy)
+        try:
+            if not fates.transaction(lambda c: fates.held.begin(c, row)):
+                return True  # somebody took it away
+            fates.tell("attempt", row.delivery, handler=handler.name, attempt=attempt)
+            [fresh] = self._attempts.make(
+                handler, policy, [Try(row.delivery, event, attempt)], lambda c: fates.held.done(c, row.id)
+            )
+        except Exception as error:
+            verdict = fates.verdict(handler, error)
+            if verdict is Verdict.CRASH:
+                raise
+            return self._after_failure(lane, row, handler, error, verdict)
+        fates.succeeded(handler, [row.delivery])
+        fates.tell("handled" if fresh else "duplicate", row.delivery, handler=handler.name, attempt=attempt)
+        return True
+
+    def _after_failure(self, lane: Lane, row: HeldRow, handler: Handler, error: Exception, verdict: Verdict) -> bool:
+        fates, policy = self._fates, self._fates.policy(handler)
+        attempts = row.attempts + 1
+        if verdict is Verdict.PAUSE:
+            fates.pauses(handler, error)
+            self._stays(lane, row, handler, error, attempts=row.attempts, seconds=_LOOK_AGAIN)
+            return False
+        if verdict is Verdict.RETRY and fates.breaks(handler, row.delivery, error, policy):
+            self._stays(lane, row, handler, error, attempts=row.attempts, seconds=_LOOK_AGAIN)
+            return False
+        if verdict is Verdict.DEAD_LETTER or attempts >= policy.attempts:
+            if verdict is Verdict.DEAD_LETTER:
+                fates.undecided(handler)
+            return self._bury(lane, row, handler, self._failed(row, error, attempts), policy)
+        seconds = policy.backoff.delay(attempts)
+        fates.tell("retried", row.delivery, attempt=attempts, error=error, seconds=seconds)
+        self._stays(lane, row, handler, error, attempts=attempts, seconds=seconds)
+        return False
+
+    def _stays(
+        self, lane: Lane, row: HeldRow, handler: Handler, error: Exception, *, attempts: int, seconds: float
+    ) -> None:
+        """It is tried again after so many seconds."""
+        fates = self._fates
+        now = fates.clock.now()
+        try:
+            fates.transaction(
+                lambda c: fates.held.failed(
+                    c,
+                    row,
+                    attempts=attempts,
+                    error=told(error),
+                    handler=handler.name,
+                    first_failed_at=now,
+                    next_attempt_at=now + timedelta(seconds=seconds),
+                )
+            )
+        except Exception as another:
+            if self._judged(handler, another) is Verdict.CRASH:
+                raise
+        self._lanes.holding(lane, seconds)
+
+    def _bury(self, lane: Lane, row: HeldRow, handler: Handler, failed: Failed, policy: Policy) -> bool:
+        """Write the dead letter; whether the next of its key may follow."""
+        fates = self._fates
+        waits = policy.on_dead_letter == "wait" and lane.id.key is not None
+
+        def work(connection: sa.Connection) -> bool:
+            buried = fates.write_dead_letter(connection, row.delivery, handler.name, failed)
+            if waits and buried:
+                fates.held.failed(
+                    connection,
+                    row,
+                    attempts=failed.attempts,
+                    error=told(failed.error),
+                    handler=handler.name,
+                    first_failed_at=failed.first_failed_at,
+                    next_attempt_at=None,
+                    state="dead-letter",
+                )
+            else:
+                fates.held.done(connection, row.id)
+            return buried
+
+        try:
+            buried = fates.transaction(work)
+        except Exception as error:
+            if self._judged(handler, error) is Verdict.CRASH:
+                raise
+            self._lanes.holding(lane, fates.outage.delay(1))
+            return False
+        fates.tell_buried(row.delivery, handler.name, failed, buried=buried)
+        if waits and buried:
+            self._lanes.holding(lane, None)
+            return False
+        return True
+
+    def _end(self, lane: Lane, handler: Handler, row: HeldRow, close: Close, step: str) -> bool:
+        """It needs no attempt."""
+        fates = self._fates
+
+        def work(connection: sa.Connection) -> bool:
+            closed = close(connection)
+            fates.held.done(connection, row.id)
+            return closed
+
+        try:
+            closed = fates.transaction(work)
+        except Exception as error:
+            if fates.verdict(handler, error) is Verdict.CRASH:
+                raise
+            self._lanes.holding(lane, fates.outage.delay(1))
+            return False
+        fates.tell(step if closed else "duplicate", row.delivery, handler=handler.name)
+        return True
+
+    def _answers(self, item: Item) -> int | None:
+        """The row of the dead letter that ``item`` is a replay of, if its key waits for that."""
+        delivery = item.delivery
+        if delivery.replays == 0:
+            return None
+        return self._fates.transaction(lambda c: self._fates.held.dead_letter(c, delivery.message_id))
+
+    def _resolve(self, lane: Lane, item: Item, blocker: int) -> None:
+        """A replay of the dead letter that the key waits for: run it; when it is handled, the key goes on."""
+        fates, handler, delivery = self._fates, item.handler, item.delivery
+        policy = fates.policy(handler)
+        item.attempts += 1
+        try:
+            event = handler.decode(delivery)
+            fates.tell("attempt", delivery, handler=handler.name, attempt=item.attempts)
+            [fresh] = self._attempts.make(
+                handler, policy, [Try(delivery, event, item.attempts)], lambda c: fates.held.done(c, blocker)
+            )
+        except Exception as error:
+            verdict = fates.verdict(handler, error)
+            if verdict is Verdict.CRASH:
+                raise
+            if verdict is Verdict.PAUSE:
+                item.attempts -= 1
+                fates.pauses(handler, error)
+                fates.clock.wait(self._lanes.closing, fates.outage.delay(1))
+                self._lanes.again(lane, [item])
+                return
+            if verdict is Verdict.RETRY and item.attempts < policy.immediate:
+                self._lanes.again(lane, [item])
+                return
+            failed = Failed(error, item.attempts, item.first_failed_at or fates.clock.now())
+            buried = fates.transaction(lambda c: fates.write_dead_letter(c, delivery, handler.name, failed))
+            fates.tell_buried(delivery, handler.name, failed, buried=buried)
+        else:
+            fates.tell("handled" if fresh else "duplicate", delivery, handler=handler.name, attempt=item.attempts)
+        self._lanes.finished([item])
+
+    def _failed(self, row: HeldRow, error: Exception, attempts: int) -> Failed:
+        return Failed(error, attempts, row.first_failed_at or self._fates.clock.now())
+
+    def _judged(self, handler: Handler, error: Exception) -> Verdict:
+        """The verdict; what is away opens the breaker."""
+        verdict = self._fates.verdict(handler, error)
+        if verdict is Verdict.PAUSE:
+            self._fates.pauses(handler, error)
+        return verdict
