@@ -178,10 +178,11 @@ def test_a_policy_is_read_when_nobody_changes_it_any_more(
     engine = sa.create_engine(parse_url(url), poolclass=sa.NullPool)
     waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
     with engine.connect() as other, engine.connect() as watch:
-        other.exec_driver_sql("UPDATE mail.inbox_control SET policy = '{\"rate\": 2}'")
+        other.exec_driver_sql("SELECT 1 FROM mail.inbox_control FOR UPDATE")
         setting = Thread(target=lambda: desk.set_policy("g", None, {"attempts": 3}, "ann"))
         setting.start()
         eventually(lambda: bool(watch.exec_driver_sql(waiting).scalar_one()), "it waits for the other operator")
+        other.exec_driver_sql("UPDATE mail.inbox_control SET policy = '{\"rate\": 2}'")
         other.commit()
         setting.join(60)
     assert [each.policy for each in desk.controls("g")] == [{"rate": 2, "attempts": 3}]
