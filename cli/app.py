@@ -13,6 +13,7 @@ from ..messaging.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from ..dlq import Ledger
+    from ..inbox.desk import Desk
     from ..messaging.kafka import KafkaOptions
     from ..messaging.ports import Kafka, TopicReader, Topics
     from ..outbox.archive import Archive
@@ -115,6 +116,18 @@ class App:
             yield ledger
         finally:
             ledger.close()
+
+    @contextmanager
+    def desk(self) -> "Iterator[Desk]":
+        """What operators see of inboxes, the tables checked; closed at the end."""
+        from ..inbox.desk import Desk
+
+        self.require_tables()
+        desk = Desk(self.database_url, self.names)
+        try:
+            yield desk
+        finally:
+            desk.close()
 
     @property
     def kafka_options(self) -> "KafkaOptions":

@@ -9,6 +9,11 @@ import click
 from ..messaging.errors import ConfigurationError
 from .app import App
 from .command import Group
+from .held import held
+from .inbox_control import actions, pause, resume
+from .inbox_prune import prune
+from .inbox_status import status
+from .policy import policy
 from .targets import attribute_of, is_dotted
 
 if TYPE_CHECKING:
@@ -85,6 +90,8 @@ def run(app: App, target: str, with_relay: bool) -> None:
 def stats(app: App) -> None:
     """Count the messages that each group closed, as long as their rows are kept.
 
+    Outcomes: handled, dead-lettered, expired (too late to be of use), discarded (by an operator).
+
     \b
     Examples:
       postroom inbox stats
@@ -106,6 +113,10 @@ def stats(app: App) -> None:
         last = f"{output.duration(row.last_seconds_ago)} ago"
         table.add_row(output.clean(row.group), output.clean(row.topic), row.outcome, str(row.count), last)
     output.console().print(table)
+
+
+for _command in (held, status, pause, resume, policy, actions, prune):
+    inbox.add_command(_command)
 
 
 def load_inbox(target: str) -> "Inbox":

@@ -36,6 +36,7 @@ _INFOS = frozenset(
         "moved_due",
         "probed",
         "pruned",
+        "inbox_pruned",
         "resumed",
         "revoked",
         "signalled",

@@ -6,7 +6,7 @@ import sys
 from base64 import b64encode
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -111,6 +111,15 @@ def duration(seconds: float) -> str:
         if seconds >= 2 * size:
             return f"{seconds / size:.0f}{unit}"
     return f"{max(0.0, seconds):.0f}s"
+
+
+def span(length: timedelta) -> str:
+    """Exact, in the largest unit that is: ``36h``, ``30d``."""
+    seconds = length.total_seconds()
+    for size, unit in ((_DAY, "d"), (_HOUR, "h"), (_MINUTE, "m")):
+        if seconds and seconds % size == 0:
+            return f"{seconds / size:,.0f}{unit}"
+    return f"{seconds:,.0f}s"
 
 
 def ago(moment: datetime) -> str:

@@ -90,6 +90,18 @@ class Text(click.ParamType[str]):
         return text
 
 
+class GroupName(click.ParamType[str]):
+    """A consumer group's name, as an Inbox takes it."""
+
+    name = "group"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9._-]{1,200}", value):
+            self.fail(f"{value!r} must be 1 to 200 of the characters a-z A-Z 0-9 . _ -.", param, ctx)
+        return str(value)
+
+
 SPAN = Span()
+GROUP = GroupName()
 TOPIC = Topic()
 TEXT = Text()

@@ -39,7 +39,7 @@ def prune(app: App, keep: timedelta | None, yes: bool, dry_run: bool) -> None:
         dropped: Sequence[str] = [part.name for part in going]
         if going and not dry_run:
             size = f" ({_size(going)})" if _size(going) else ""
-            output.confirm(f"Drop {_listed(dropped)}{size}, older than {_span(kept)}?", yes=yes)
+            output.confirm(f"Drop {_listed(dropped)}{size}, older than {output.span(kept)}?", yes=yes)
             dropped = store.prune(kept, actor=actor())
             parts = store.parts(kept)
         staying = next((part for part in parts if part.why is not None), None)
@@ -66,7 +66,7 @@ def _why(store: "LogStore", part: "Part", keep: timedelta) -> str:
             return "it is the one that is written to"
         case "young":
             newest = f" ({output.local(part.newest)})" if part.newest else ""
-            return f"it holds messages{newest} that are younger than {_span(keep)}"
+            return f"it holds messages{newest} that are younger than {output.span(keep)}"
         case "unsettled":
             held = _holders(store)
             return "a shard has not settled all of it; see `postroom relay status`" + (held and f"; {held}")
@@ -91,11 +91,3 @@ def _listed(names: Sequence[str]) -> str:
 def _size(parts: "Sequence[Part]") -> str:
     total = sum(part.bytes or 0 for part in parts)
     return f"{total / 1_000_000:,.0f} MB" if total else ""
-
-
-def _span(span: timedelta) -> str:
-    seconds = span.total_seconds()
-    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "m")):
-        if seconds and seconds % size == 0:
-            return f"{seconds / size:,.0f}{unit}"
-    return f"{seconds:,.0f}s"

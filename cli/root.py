@@ -12,6 +12,7 @@ from .app import App
 from .command import Command, Group
 from .demo.command import demo
 from .dlq import dlq
+from .doctor import doctor
 from .inbox import inbox
 from .outbox import outbox
 from .relay import relay
@@ -70,7 +71,7 @@ def completion(shell: str) -> None:
     click.echo(script(postroom, {}, "postroom", _COMPLETE).source())
 
 
-for _command in (init, db, relay, outbox, inbox, dlq, topics, settings, demo):
+for _command in (init, db, relay, outbox, inbox, dlq, topics, settings, doctor, demo):
     postroom.add_command(_command)
 
 

@@ -108,6 +108,13 @@ class Topics(Protocol):
     def close(self) -> None:
         """Does not raise."""
 
+    def configuration(self, topics: Sequence[str]) -> Mapping[str, Mapping[str, str]]:
+        """The settings in effect, the brokers' defaults among them, by topic and in Kafka's names.
+
+        A topic that is not there, or whose settings we may not read, is left out. Raises KafkaUnavailable, also
+        where the brokers know no such question.
+        """
+
 
 class Kafka(Protocol):
     """A way to reach a cluster. Building each part connects, and raises KafkaUnavailable."""

@@ -1,4 +1,4 @@
-"""What operators did to the log and the relays: the table ``outbox_action``."""
+"""What operators did to the log and the relays (the table ``outbox_action``), and to inboxes (``inbox_action``)."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -41,3 +41,16 @@ class Action:
 def limits(rate: float | None, batch_size: int | None) -> str:
     """A limit in words, as it stands in the record."""
     return f"rate {'none' if rate is None else f'{rate:g}'}, batch size {batch_size or 'none'}"
+
+
+def inbox_action(  # noqa: PLR0917  a row has so many columns
+    actor: str,
+    action: str,
+    group: str = "",
+    subject: str = "",
+    message_id: str | None = None,
+    reason: str | None = None,
+) -> dict[str, Any]:
+    """For the query ``note_inbox``: something an operator did to an inbox; without a group to all of them."""
+    told = {"actor": actor, "action": action, "group": group, "subject": subject}
+    return {**told, "message_id": message_id, "reason": reason}

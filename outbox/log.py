@@ -148,6 +148,17 @@ class Part(NamedTuple):
     bytes: int | None = None
 
 
+class Forgotten(NamedTuple):
+    """A part of the inbox that went, or could: a day, or the old rows of the part for all other ids.
+
+    ``messages``: about how many of a day, exactly of rows. ``more``: as many rows as go at once; there may be others.
+    """
+
+    part: str
+    messages: int
+    more: bool = False
+
+
 _payload: Callable[[Any], bytes | None] = attrgetter("payload")
 
 
@@ -260,7 +271,7 @@ class Caretaker(Protocol):
 
 
 class Retention(Protocol):
-    """The log grows at its head and is dropped at its end."""
+    """The log grows at its head and is dropped at its end. So does the inbox, day by day."""
 
     def add_partitions(self) -> None:
         """Make room ahead of the head."""
@@ -273,6 +284,16 @@ class Retention(Protocol):
 
     def parts(self, keep: timedelta) -> Sequence[Part]:
         """The parts that ``prune`` would drop, the oldest first, and after them the first one that stays."""
+
+    def add_inbox_partitions(self) -> None:
+        """Make room for the messages of the next days."""
+
+    def prune_inbox(self, keep: timedelta, *, dry_run: bool = False, actor: str | None = None) -> Sequence[Forgotten]:
+        """Forget messages that were processed longer than ``keep`` ago: what was, or would be, forgotten.
+
+        Rows without a day of their own go up to 10,000 at once. A day that is in use at the moment stays until the
+        next time. Recorded where ``actor`` is given.
+        """
 
 
 class ControlDesk(Protocol):

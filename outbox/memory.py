@@ -14,6 +14,7 @@ from .log import (
     Batch,
     Claim,
     Control,
+    Forgotten,
     Holds,
     LogReader,
     OpenTransaction,
@@ -156,6 +157,14 @@ class MemoryLog:
         """The one part, which is written to."""
         del keep
         return [Part("memory", "head")]
+
+    def add_inbox_partitions(self) -> None:
+        """There is no inbox."""
+
+    def prune_inbox(self, keep: timedelta, *, dry_run: bool = False, actor: str | None = None) -> Sequence[Forgotten]:
+        """There is no inbox."""
+        del keep, dry_run, actor
+        return []
 
     def open_transactions(self, older_than: float) -> Sequence[OpenTransaction]:
         """There are none."""

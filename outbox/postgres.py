@@ -9,19 +9,22 @@ import psycopg
 from psycopg import sql
 
 from ..messaging.errors import DatabaseUnavailable
-from .audit import Action, limits
+from .audit import Action, inbox_action, limits
 from .connection import Connector
 from .entry import Entry, LogRow
-from .log import BATCH_BYTES, Backlog, Control, LogReader, OpenTransaction, ParkedRow, Part, Waker
+from .log import BATCH_BYTES, Backlog, Control, Forgotten, LogReader, OpenTransaction, ParkedRow, Part, Waker
 from .names import Names, queries
 from .postgres_reader import PostgresReader
 
 PARTITION_SIZE = 1_000_000
 PARTITIONS_AHEAD = 4
+INBOX_DAYS_AHEAD = 7
 _PATIENCE = 60.0
 #: So many messages of each shard are counted; see the query `backlog`.
 _COUNTED = 10_000
 _ALL_PARTS = 1_000_000
+#: So many rows the function deletes at once.
+_INBOX_ROWS = 10_000
 
 
 class PostgresLog:
@@ -96,6 +99,28 @@ class PostgresLog:
     def parts(self, keep: timedelta) -> Sequence[Part]:
         with self._database.transaction() as connection:
             return self._parts(connection, keep, dry=True, most=_ALL_PARTS)
+
+    def add_inbox_partitions(self) -> None:
+        self._changed("add_inbox_partitions", {"ahead": INBOX_DAYS_AHEAD})
+
+    def prune_inbox(self, keep: timedelta, *, dry_run: bool = False, actor: str | None = None) -> Sequence[Forgotten]:
+        rest = f"{self._names.tables.get('inbox', 'inbox')}_other"
+        forgotten: list[Forgotten] = []
+        while True:  # day by day: a drop holds up everyone who consumes until its transaction ends
+            with self._database.transaction() as connection:
+                connection.execute("SET TRANSACTION ISOLATION LEVEL READ COMMITTED")
+                rows = connection.execute(self._sql["prune_inbox"], {"keep": keep, "dry": dry_run}).fetchall()
+                for part, messages in rows:
+                    forgotten.append(Forgotten(part, messages, part == rest and messages >= _INBOX_ROWS))
+                    if actor is not None and not dry_run:
+                        told = (
+                            f"{part}, {messages} rows, older than {keep}"
+                            if part == rest
+                            else f"{part}, older than {keep}"
+                        )
+                        connection.execute(self._sql["note_inbox"], inbox_action(actor, "prune", reason=told))
+            if dry_run or not rows or rows[-1][0] == rest:
+                return forgotten
 
     def backlog(self) -> Backlog:
         with self._database.transaction() as connection:

@@ -14,7 +14,7 @@ from typing import Any
 
 from ..messaging.envelope import timestamp
 from ..messaging.errors import Fenced
-from .audit import Action, limits
+from .audit import Action, inbox_action, limits
 from .database import translated
 from .entry import Entry, LogRow
 from .log import (
@@ -22,6 +22,7 @@ from .log import (
     Batch,
     Claim,
     Control,
+    Forgotten,
     Holds,
     LogReader,
     OpenTransaction,
@@ -34,6 +35,8 @@ from .log import (
 from .names import Names, queries
 from .schema import open_sqlite
 from .write import sqlite_params
+
+_INBOX_ROWS = 10_000
 
 
 class _Database:
@@ -236,6 +239,21 @@ class SqliteLog:
         gone = [Part(f"{count} rows", None, datetime.fromisoformat(newest))] if count else []
         why = "young" if young else "unsettled"
         return [*gone, *([Part(f"{young or unsettled} rows", why)] if young or unsettled else [])]
+
+    def add_inbox_partitions(self) -> None:
+        """SQLite has none."""
+
+    def prune_inbox(self, keep: timedelta, *, dry_run: bool = False, actor: str | None = None) -> Sequence[Forgotten]:
+        before = {"before": stored_moment(datetime.now(UTC) - keep), "limit": _INBOX_ROWS}
+        with self._database.transaction() as connection:
+            if dry_run:
+                [count] = connection.execute(self._sql["prunable_inbox"], before).fetchone()
+            else:
+                count = connection.execute(self._sql["prune_inbox"], before).rowcount
+            if count and actor is not None and not dry_run:
+                told = f"{count} rows, older than {keep}"
+                connection.execute(self._sql["note_inbox"], inbox_action(actor, "prune", reason=told))
+        return [Forgotten("rows", count, count >= _INBOX_ROWS)] if count else []
 
     def open_transactions(self, older_than: float) -> Sequence[OpenTransaction]:
         """A writer keeps all others out; there is nothing that could wait unseen."""

@@ -18,6 +18,7 @@ Observer steps, with their facts:
     unparked      count                        parked messages were published after all
     moved_due     count                        delayed messages went into the log
     pruned        parts                        what the retention no longer holds was dropped
+    inbox_pruned  parts                        likewise of the inbox: days, and old rows
     transaction_open  pid, application, …      somebody's open transaction keeps its messages waiting
     not_allowed   duty, error                  the database does not let the relay do a duty
     waiting       seconds                      Kafka has not acknowledged for so long

@@ -43,6 +43,10 @@ class RelaySettings(BaseModel):
     retention_hours: float = Field(72.0, ge=0.0, le=87_600.0)
     """For how long published messages stay in the log, so that they can be published again."""
 
+    inbox_retention_hours: float = Field(720.0, ge=1.0, le=87_600.0)
+    """For how long the inbox remembers a message, so that it is not run again. It must outlast the longest replay:
+    the topics' retention, that of their dead letters, and `retention_hours`; `postroom doctor` compares them."""
+
     transaction_warning_seconds: float = Field(60.0, ge=1.0, le=86_400.0)
     """A transaction that wrote into the log and is open for longer is named in the log."""
 

@@ -1,4 +1,4 @@
-"""What a relay does for the log beside publishing: delayed messages, partitions, retention, a watchful eye."""
+"""What a relay does beside publishing: delayed messages, partitions and retention of log and inbox, a watchful eye."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -13,6 +13,8 @@ _PARTITIONS_EVERY = 30.0
 _PRUNE_EVERY = 60.0
 _WATCH_EVERY = 15.0
 _MOVED_AT_ONCE = 1000
+#: As long as old rows of the inbox are left that have no day of their own.
+_MORE_AFTER = 1.0
 
 
 class Upkeep:
@@ -31,6 +33,8 @@ class Upkeep:
             (_PARTITIONS_EVERY, store.add_partitions),
             (_PRUNE_EVERY, self._prune),
             (_WATCH_EVERY, self._watch),
+            (_PARTITIONS_EVERY, store.add_inbox_partitions),
+            (_PRUNE_EVERY, self._prune_inbox),
         )
         self._due_at = [0.0] * len(self._duties)
         self._next = 0.0
@@ -60,6 +64,14 @@ class Upkeep:
     def _prune(self) -> None:
         if dropped := self._store.prune(timedelta(hours=self._settings.retention_hours)):
             self._observe("pruned", parts=list(dropped))
+
+    def _prune_inbox(self) -> None:
+        forgotten = self._store.prune_inbox(timedelta(hours=self._settings.inbox_retention_hours))
+        if forgotten:
+            self._observe("inbox_pruned", parts=[each.part for each in forgotten])
+        if any(each.more for each in forgotten):
+            index = self._duties.index((_PRUNE_EVERY, self._prune_inbox))
+            self._due_at[index] = self._clock.monotonic() + _MORE_AFTER
 
     def _watch(self) -> None:
         """Name each transaction once that keeps its messages waiting."""

@@ -305,7 +305,9 @@ LANGUAGE sql IMMUTABLE AS $function$
 $function$;
 
 -- A partition for today and for each of the next `ahead` days (UTC). A day of which the partition for all others
--- has rows already stays there. Returns how many were made; gives up after 200 ms behind somebody's lock.
+-- has rows already stays there. Returns how many were made; gives up after 200 ms behind somebody's lock, and at once
+-- where another session is at it. ATTACH rather than CREATE … PARTITION OF: transactions that use the inbox are not
+-- waited for, but those that use the partition for all others.
 CREATE FUNCTION "postroom"."inbox_add_partitions"(ahead integer) RETURNS integer
 LANGUAGE plpgsql SET lock_timeout = '200ms' AS $function$
 DECLARE
@@ -316,18 +318,21 @@ DECLARE
     found  boolean;
     child  text;
 BEGIN
+    IF NOT pg_try_advisory_xact_lock(hashtextextended('"postroom"."inbox"', 2)) THEN
+        RETURN 0;
+    END IF;
     FOR n IN 0..ahead LOOP
         day := date_trunc('day', clock_timestamp() AT TIME ZONE 'UTC') AT TIME ZONE 'UTC' + n * interval '24 hours';
-        child := 'inbox_' || to_char(day AT TIME ZONE 'UTC', 'YYYYMMDD');
-        CONTINUE WHEN to_regclass(format('%I.%I', 'postroom', child)) IS NOT NULL;
+        child := format('%I.%I', 'postroom', 'inbox_' || to_char(day AT TIME ZONE 'UTC', 'YYYYMMDD'));
+        CONTINUE WHEN to_regclass(child) IS NOT NULL;
         low := "postroom"."inbox_id_at"(day);
         high := "postroom"."inbox_id_at"(day + interval '24 hours');
         SELECT EXISTS (SELECT FROM "postroom"."inbox_other" WHERE message_id >= low AND message_id < high)
           INTO found;
         CONTINUE WHEN found;
         BEGIN
-            EXECUTE format('CREATE TABLE %I.%I PARTITION OF "postroom"."inbox" FOR VALUES FROM (%L) TO (%L)',
-                           'postroom', child, low, high);
+            EXECUTE format('CREATE TABLE %s (LIKE "postroom"."inbox" INCLUDING DEFAULTS)', child);
+            EXECUTE format('ALTER TABLE "postroom"."inbox" ATTACH PARTITION %s FOR VALUES FROM (%L) TO (%L)', child, low, high);
             made := made + 1;
         EXCEPTION WHEN lock_not_available OR check_violation THEN
             RETURN made;
@@ -337,8 +342,9 @@ BEGIN
 END
 $function$;
 
--- Drops the days that lie `keep` back and hold nothing processed since; deletes up to 10,000 rows that are as old
--- from the partition for all others. With `dry` only tells.
+-- Drops one day that lies `keep` back and holds nothing processed since: one with each call, as all who use the inbox
+-- wait until its transaction ends. Where there is none (any more), or it is in use, deletes up to 10,000 rows that are
+-- as old from the partition for all others. Tells what went; with `dry` all that could, and nothing goes.
 CREATE FUNCTION "postroom"."inbox_drop_partitions"(keep interval, dry boolean)
 RETURNS TABLE (part text, messages bigint)
 LANGUAGE plpgsql SET lock_timeout = '200ms' AS $function$
@@ -347,8 +353,14 @@ DECLARE
     child  record;
     young  boolean;
 BEGIN
+    IF current_setting('transaction_isolation') <> 'read committed' THEN
+        RAISE 'the isolation level must be read committed';  -- each look below has to see what was committed before it
+    END IF;
+    IF NOT dry AND NOT pg_try_advisory_xact_lock(hashtextextended('"postroom"."inbox"', 2)) THEN
+        RETURN;  -- another session is at it
+    END IF;
     FOR child IN
-        SELECT format('%I.%I', n.nspname, c.relname) AS name, c.relname::text AS short,
+        SELECT format('%I.%I', n.nspname, c.relname) AS name, c.relname::text AS short, c.oid,
                substring(pg_get_expr(c.relpartbound, c.oid) FROM 'TO \(''([^'']+)''\)') AS upper,
                greatest(c.reltuples, 0)::bigint AS rows
           FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -359,24 +371,48 @@ BEGIN
         EXECUTE format('SELECT EXISTS (SELECT FROM %s WHERE processed_at >= $1)', child.name) INTO young USING since;
         CONTINUE WHEN young;
         IF NOT dry THEN
+            -- To wait for a transaction that stays open would hold up everyone who consumes.
+            EXIT WHEN EXISTS (
+                SELECT FROM pg_locks l LEFT JOIN pg_stat_activity a USING (pid)
+                 WHERE l.locktype = 'relation' AND l.relation IN ('"postroom"."inbox"'::regclass, child.oid)
+                   AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
+                   AND l.pid IS DISTINCT FROM pg_backend_pid()
+                   AND (l.pid IS NULL OR a.xact_start < clock_timestamp() - interval '1 second'));
             BEGIN
-                EXECUTE format('DROP TABLE %s', child.name);
+                LOCK TABLE ONLY "postroom"."inbox" IN ACCESS EXCLUSIVE MODE;
+                EXECUTE format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE', child.name);
             EXCEPTION WHEN lock_not_available THEN
-                RETURN;
+                EXIT;
             END;
+            -- Once more: what a transaction in progress wrote shows only when the lock has outwaited it.
+            EXECUTE format('SELECT EXISTS (SELECT FROM %s WHERE processed_at >= $1)', child.name)
+               INTO young USING since;
+            IF young THEN
+                RETURN;
+            END IF;
+            EXECUTE format('DROP TABLE %s', child.name);
         END IF;
         part := child.short;
         messages := child.rows;
         RETURN NEXT;
+        IF NOT dry THEN
+            RETURN;
+        END IF;
     END LOOP;
     part := 'inbox_other';
     IF dry THEN
         SELECT count(*) INTO messages FROM "postroom"."inbox_other" WHERE processed_at < since;
     ELSE
-        DELETE FROM "postroom"."inbox_other"
-         WHERE ctid = ANY (ARRAY(
-            SELECT ctid FROM "postroom"."inbox_other" WHERE processed_at < since LIMIT 10000));
-        GET DIAGNOSTICS messages = ROW_COUNT;
+        BEGIN
+            DELETE FROM "postroom"."inbox_other"
+             WHERE ctid = ANY (ARRAY(
+                SELECT ctid FROM "postroom"."inbox_other" WHERE processed_at < since
+                 LIMIT 10000 FOR UPDATE SKIP LOCKED))
+               AND processed_at < since;
+            GET DIAGNOSTICS messages = ROW_COUNT;
+        EXCEPTION WHEN lock_not_available THEN
+            RETURN;
+        END;
     END IF;
     IF messages > 0 THEN
         RETURN NEXT;

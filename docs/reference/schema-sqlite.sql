@@ -131,6 +131,7 @@ INSERT INTO "postroom_schema_version" (version) VALUES (2);
 -- What failed and waits; what was begun; what operators ask. See the file for PostgreSQL.
 
 ALTER TABLE "postroom_inbox" ADD COLUMN result TEXT;
+CREATE INDEX "postroom_inbox_processed_at" ON "postroom_inbox" (processed_at);
 
 CREATE TABLE "postroom_inbox_held" (
     id               INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -153,7 +154,7 @@ CREATE TABLE "postroom_inbox_held" (
     held_at          TEXT    NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now')),
     UNIQUE (consumer_group, topic, "partition", "offset")
 );
-CREATE INDEX "inbox_held_message_id" ON "postroom_inbox_held" (consumer_group, message_id);
+CREATE INDEX "postroom_inbox_held_message_id" ON "postroom_inbox_held" (consumer_group, message_id);
 
 CREATE TABLE "postroom_inbox_attempt" (
     consumer_group    TEXT    NOT NULL,

@@ -6,9 +6,9 @@ from typing import Any
 from uuid import uuid4
 
 from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
+from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic  # type: ignore[attr-defined]
 
-from ..errors import KafkaUnavailable, UnknownTopic
+from ..errors import KafkaUnavailable, NotAuthorized, UnknownTopic
 from ..ports import DEFAULT
 from ..records import Partition, ReceivedRecord
 from .build import build
@@ -130,3 +130,19 @@ class AdminTopics:
 
     def close(self) -> None:
         self._admin = None
+
+    def configuration(self, topics: Sequence[str]) -> Mapping[str, Mapping[str, str]]:
+        if not topics:
+            return {}
+        asked = [ConfigResource(ConfigResource.Type.TOPIC, topic) for topic in topics]
+        found: dict[str, dict[str, str]] = {}
+        with translated():
+            for resource, answer in self._admin.describe_configs(asked, request_timeout=_ANSWER_WITHIN).items():
+                try:
+                    settings = answer.result()
+                except KafkaException as error:
+                    if isinstance(translate(error.args[0]), UnknownTopic | NotAuthorized):
+                        continue
+                    raise
+                found[resource.name] = {each.name: each.value for each in settings.values() if each.value is not None}
+        return found

@@ -6,6 +6,7 @@ from typing import Any
 
 from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
 from kafka import errors as kafka
+from kafka.admin import ConfigResource, ConfigResourceType
 
 from ..errors import KafkaUnavailable, UnknownTopic
 from ..records import Partition, ReceivedRecord
@@ -98,3 +99,16 @@ class AdminTopics:
 
     def close(self) -> None:
         self._admin.close()
+
+    def configuration(self, topics: Sequence[str]) -> Mapping[str, Mapping[str, str]]:
+        resources = [ConfigResource(ConfigResourceType.TOPIC, topic) for topic in topics]
+        if not resources:
+            return {}
+        with translated():
+            answer = self._admin.describe_configs(resources, config_filter="all")
+        found: dict[str, dict[str, dict[str, Any]]] = answer.get("topic", {})
+        return {
+            topic: {name: each["value"] for name, each in settings.items() if each["value"] is not None}
+            for topic, settings in found.items()
+            if settings
+        }

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from postroom.messaging.errors import ConfigurationError, InvalidRecord, UnknownTopic
+from postroom.messaging.errors import ConfigurationError, InvalidRecord, KafkaUnavailable, UnknownTopic
 from postroom.messaging.kafka import connect
 from postroom.messaging.ports import DEFAULT, Kafka, Topics
 from postroom.messaging.records import OutgoingRecord
@@ -164,3 +164,30 @@ def test_a_group_that_committed_nothing_has_no_place(
 
     assert topics.committed(postroom_topic("group"), [topic]) == {}
     assert topics.committed(postroom_topic("group"), [postroom_topic("absent")]) == {}
+
+
+def test_a_topics_settings_are_told_with_the_brokers_defaults(
+    postroom_real_kafka: Broker, client: str, postroom_topic: Callable[[str], str]
+) -> None:
+    """Not on the mock cluster, which does not know the question."""
+    topic, other, absent = postroom_topic("set"), postroom_topic("default"), postroom_topic("absent")
+    topics = connect(postroom_real_kafka.options_for(client)).topics()
+    topics.create(topic, 1, 1, {"retention.ms": "-1", "cleanup.policy": "compact"})
+    topics.create(other, 1, 1, {})
+    found = topics.configuration([topic, other, absent])
+
+    assert found.keys() == {topic, other}
+    assert (found[topic]["retention.ms"], found[topic]["cleanup.policy"]) == ("-1", "compact")
+    assert int(found[other]["retention.ms"]) > 0
+    assert found[other]["cleanup.policy"] == "delete"
+    assert topics.configuration([]) == {}
+    assert absent not in topics.partitions()
+    topics.close()
+
+
+def test_a_cluster_that_does_not_tell_settings_is_unavailable_for_that(client: str) -> None:
+    with kafka_broker(prefer="mock") as mock:
+        topics = connect(mock.options_for(client)).topics()
+        with pytest.raises(KafkaUnavailable):
+            topics.configuration(["t"])
+        topics.close()

@@ -508,6 +508,133 @@ SELECT subject, paused, policy::text, revision FROM {inbox_control} WHERE consum
 -- name: inbox_statement_timeout
 SELECT set_config('statement_timeout', %(milliseconds)s, true)
 
+-- name: add_inbox_partitions
+SELECT {schema}."{inbox.name}_add_partitions"(%(ahead)s)
+
+-- name: prune_inbox
+SELECT part, messages FROM {schema}."{inbox.name}_drop_partitions"(%(keep)s, %(dry)s::boolean)
+
+-- name: note_inbox
+INSERT INTO {inbox_action} (actor, action, consumer_group, subject, message_id, reason)
+VALUES (%(actor)s, %(action)s, %(group)s, %(subject)s, %(message_id)s, %(reason)s)
+
+-- name: desk_groups
+-- From one group to the next by the index of the primary key.
+WITH RECURSIVE closed (name) AS (
+    SELECT min(consumer_group) FROM {inbox}
+    UNION ALL
+    SELECT (SELECT min(consumer_group) FROM {inbox} WHERE consumer_group > c.name) FROM closed AS c
+    WHERE c.name IS NOT NULL)
+SELECT name FROM closed WHERE name IS NOT NULL
+UNION SELECT consumer_group FROM {inbox_held}
+UNION SELECT consumer_group FROM {inbox_attempt}
+UNION SELECT consumer_group FROM {inbox_control} WHERE paused IS NOT NULL OR policy <> '{}'
+ORDER BY 1
+
+-- name: desk_held
+SELECT id, consumer_group, topic, "partition", "offset", message_id, key, type, NULL, NULL, "timestamp", handler,
+       state, attempts, error, first_failed_at, next_attempt_at, held_at, octet_length(payload)
+FROM {inbox_held}
+WHERE id > %(after)s AND (%(group)s::text IS NULL OR consumer_group = %(group)s)
+  AND (%(topic)s::text IS NULL OR topic = %(topic)s)
+  AND (%(key)s::bytea IS NULL OR key = %(key)s)
+  AND (%(type)s::text IS NULL OR type = %(type)s)
+  AND (%(state)s::text IS NULL OR state = %(state)s)
+  AND (%(error)s::text IS NULL OR position(lower(%(error)s::text) IN lower(error)) > 0)
+  AND (%(message_id)s::text IS NULL OR message_id = %(message_id)s)
+  AND (%(since)s::timestamptz IS NULL OR held_at >= %(since)s)
+  AND (%(until)s::timestamptz IS NULL OR held_at < %(until)s)
+ORDER BY id LIMIT %(limit)s
+
+-- name: desk_held_count
+SELECT state, count(*) FROM {inbox_held}
+WHERE (%(group)s::text IS NULL OR consumer_group = %(group)s)
+  AND (%(topic)s::text IS NULL OR topic = %(topic)s)
+  AND (%(key)s::bytea IS NULL OR key = %(key)s)
+  AND (%(type)s::text IS NULL OR type = %(type)s)
+  AND (%(state)s::text IS NULL OR state = %(state)s)
+  AND (%(error)s::text IS NULL OR position(lower(%(error)s::text) IN lower(error)) > 0)
+  AND (%(message_id)s::text IS NULL OR message_id = %(message_id)s)
+  AND (%(since)s::timestamptz IS NULL OR held_at >= %(since)s)
+  AND (%(until)s::timestamptz IS NULL OR held_at < %(until)s)
+GROUP BY state ORDER BY state
+
+-- name: desk_held_at
+SELECT id, consumer_group, topic, "partition", "offset", message_id, key, type, payload, headers::text, "timestamp",
+       handler, state, attempts, error, first_failed_at, next_attempt_at, held_at, octet_length(payload)
+FROM {inbox_held} WHERE id = ANY (%(ids)s) ORDER BY id
+
+-- name: desk_held_behind
+SELECT id, consumer_group, topic, "partition", "offset", message_id, key, type, NULL, NULL, "timestamp", handler,
+       state, attempts, error, first_failed_at, next_attempt_at, held_at, octet_length(payload)
+FROM {inbox_held}
+WHERE consumer_group = %(group)s AND topic = %(topic)s AND "partition" = %(partition)s AND key = %(key)s::bytea
+  AND "offset" > %(offset)s
+ORDER BY "offset" LIMIT %(limit)s
+
+-- name: desk_retry
+-- In the order of the ids, so that two operators cannot deadlock.
+UPDATE {inbox_held} AS h SET next_attempt_at = clock_timestamp(), attempts = 0
+FROM (SELECT id FROM {inbox_held} WHERE id = ANY (%(ids)s) AND state = 'retry' ORDER BY id FOR UPDATE) AS chosen
+WHERE h.id = chosen.id
+RETURNING h.consumer_group, h.topic, h.message_id
+
+-- name: desk_discard
+DELETE FROM {inbox_held}
+WHERE id = ANY (%(ids)s)
+RETURNING consumer_group, topic, message_id
+
+-- name: desk_revise
+-- Held messages were changed by hand: the members of the group look at them anew.
+INSERT INTO {inbox_control} AS c (consumer_group, revision) VALUES (%(group)s, 1)
+ON CONFLICT (consumer_group, subject) DO UPDATE SET revision = c.revision + 1
+
+-- name: desk_controls
+SELECT consumer_group, subject, paused, policy::text, revision, changed_at, changed_by
+FROM {inbox_control} WHERE %(group)s::text IS NULL OR consumer_group = %(group)s
+ORDER BY consumer_group, subject
+
+-- name: desk_pause
+INSERT INTO {inbox_control} AS c (consumer_group, subject, paused, changed_by)
+VALUES (%(group)s, %(subject)s, %(reason)s, %(actor)s)
+ON CONFLICT (consumer_group, subject) DO UPDATE
+SET paused = excluded.paused, changed_at = clock_timestamp(), changed_by = excluded.changed_by
+WHERE c.paused IS DISTINCT FROM excluded.paused
+
+-- name: desk_resume
+UPDATE {inbox_control}
+SET paused = NULL, changed_at = clock_timestamp(), changed_by = %(actor)s
+WHERE consumer_group = %(group)s AND subject = %(subject)s AND paused IS NOT NULL
+
+-- name: desk_open_policies
+-- A row to lock.
+INSERT INTO {inbox_control} (consumer_group) VALUES (%(group)s) ON CONFLICT DO NOTHING
+
+-- name: desk_policies
+SELECT subject, policy::text FROM {inbox_control} WHERE consumer_group = %(group)s ORDER BY subject FOR UPDATE
+
+-- name: desk_set_policy
+INSERT INTO {inbox_control} AS c (consumer_group, subject, policy, changed_by)
+VALUES (%(group)s, %(subject)s, %(policy)s::jsonb, %(actor)s)
+ON CONFLICT (consumer_group, subject) DO UPDATE
+SET policy = excluded.policy, changed_at = clock_timestamp(), changed_by = excluded.changed_by
+
+-- name: desk_actions
+SELECT id, at, actor, action, consumer_group, subject, message_id, reason
+FROM {inbox_action}
+WHERE (%(group)s::text IS NULL OR consumer_group = %(group)s)
+  AND (%(action)s::text IS NULL OR action = %(action)s)
+  AND (%(message_id)s::text IS NULL OR message_id = %(message_id)s)
+ORDER BY id DESC LIMIT %(limit)s
+
+-- name: desk_held_stats
+SELECT consumer_group, topic, state, count(*), min(held_at), min(next_attempt_at)
+FROM {inbox_held} GROUP BY consumer_group, topic, state ORDER BY consumer_group, topic, state
+
+-- name: desk_begun
+SELECT consumer_group, topic, "partition", member, first_offset, last_offset, suspect_offset, suspect_attempts, at
+FROM {inbox_attempt} ORDER BY consumer_group, topic, "partition"
+
 -- name: lock_dead_letters
 -- Held to the end of the transaction: what one operator finds undone, no other does meanwhile.
 SELECT pg_advisory_xact_lock(hashtextextended('{dead_letter_action}' || %(dead_letter_topic)s, 0))

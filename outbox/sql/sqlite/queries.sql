@@ -259,6 +259,131 @@ WHERE consumer_group = :group AND topic = :topic AND "partition" = :partition AN
 -- name: inbox_control
 SELECT subject, paused, policy, revision FROM {inbox_control} WHERE consumer_group = :group
 
+-- name: prunable_inbox
+SELECT count(*) FROM {inbox} WHERE processed_at < :before
+
+-- name: prune_inbox
+DELETE FROM {inbox} WHERE rowid IN (SELECT rowid FROM {inbox} WHERE processed_at < :before LIMIT :limit)
+
+-- name: note_inbox
+INSERT INTO {inbox_action} (actor, action, consumer_group, subject, message_id, reason)
+VALUES (:actor, :action, :group, :subject, :message_id, :reason)
+
+-- name: desk_groups
+-- From one group to the next by the index of the primary key.
+WITH RECURSIVE closed (name) AS (
+    SELECT min(consumer_group) FROM {inbox}
+    UNION ALL
+    SELECT (SELECT min(consumer_group) FROM {inbox} WHERE consumer_group > c.name) FROM closed AS c
+    WHERE c.name IS NOT NULL)
+SELECT name FROM closed WHERE name IS NOT NULL
+UNION SELECT consumer_group FROM {inbox_held}
+UNION SELECT consumer_group FROM {inbox_attempt}
+UNION SELECT consumer_group FROM {inbox_control} WHERE paused IS NOT NULL OR policy <> '{}'
+ORDER BY 1
+
+-- name: desk_held
+SELECT id, consumer_group, topic, "partition", "offset", message_id, key, type, NULL, NULL, "timestamp", handler,
+       state, attempts, error, first_failed_at, next_attempt_at, held_at, length(payload)
+FROM {inbox_held}
+WHERE id > :after AND (:group IS NULL OR consumer_group = :group)
+  AND (:topic IS NULL OR topic = :topic)
+  AND (:key IS NULL OR key = :key)
+  AND (:type IS NULL OR type = :type)
+  AND (:state IS NULL OR state = :state)
+  AND (:error IS NULL OR instr(lower(error), lower(:error)) > 0)
+  AND (:message_id IS NULL OR message_id = :message_id)
+  AND (:since IS NULL OR held_at >= :since)
+  AND (:until IS NULL OR held_at < :until)
+ORDER BY id LIMIT :limit
+
+-- name: desk_held_count
+SELECT state, count(*) FROM {inbox_held}
+WHERE (:group IS NULL OR consumer_group = :group)
+  AND (:topic IS NULL OR topic = :topic)
+  AND (:key IS NULL OR key = :key)
+  AND (:type IS NULL OR type = :type)
+  AND (:state IS NULL OR state = :state)
+  AND (:error IS NULL OR instr(lower(error), lower(:error)) > 0)
+  AND (:message_id IS NULL OR message_id = :message_id)
+  AND (:since IS NULL OR held_at >= :since)
+  AND (:until IS NULL OR held_at < :until)
+GROUP BY state ORDER BY state
+
+-- name: desk_held_at
+SELECT id, consumer_group, topic, "partition", "offset", message_id, key, type, payload, headers, "timestamp", handler,
+       state, attempts, error, first_failed_at, next_attempt_at, held_at, length(payload)
+FROM {inbox_held} WHERE id IN (SELECT value FROM json_each(:ids)) ORDER BY id
+
+-- name: desk_held_behind
+SELECT id, consumer_group, topic, "partition", "offset", message_id, key, type, NULL, NULL, "timestamp", handler,
+       state, attempts, error, first_failed_at, next_attempt_at, held_at, length(payload)
+FROM {inbox_held}
+WHERE consumer_group = :group AND topic = :topic AND "partition" = :partition AND key = :key
+  AND "offset" > :offset
+ORDER BY "offset" LIMIT :limit
+
+-- name: desk_retry
+UPDATE {inbox_held} SET next_attempt_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now'), attempts = 0
+WHERE id IN (SELECT value FROM json_each(:ids)) AND state = 'retry'
+RETURNING consumer_group, topic, message_id
+
+-- name: desk_discard
+DELETE FROM {inbox_held}
+WHERE id IN (SELECT value FROM json_each(:ids))
+RETURNING consumer_group, topic, message_id
+
+-- name: desk_revise
+-- Held messages were changed by hand: the members of the group look at them anew.
+INSERT INTO {inbox_control} AS c (consumer_group, revision) VALUES (:group, 1)
+ON CONFLICT (consumer_group, subject) DO UPDATE SET revision = c.revision + 1
+
+-- name: desk_controls
+SELECT consumer_group, subject, paused, policy, revision, changed_at, changed_by
+FROM {inbox_control} WHERE :group IS NULL OR consumer_group = :group
+ORDER BY consumer_group, subject
+
+-- name: desk_pause
+INSERT INTO {inbox_control} AS c (consumer_group, subject, paused, changed_by)
+VALUES (:group, :subject, :reason, :actor)
+ON CONFLICT (consumer_group, subject) DO UPDATE
+SET paused = excluded.paused, changed_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now'), changed_by = excluded.changed_by
+WHERE c.paused IS NOT excluded.paused
+
+-- name: desk_resume
+UPDATE {inbox_control}
+SET paused = NULL, changed_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now'), changed_by = :actor
+WHERE consumer_group = :group AND subject = :subject AND paused IS NOT NULL
+
+-- name: desk_open_policies
+-- A row to lock.
+INSERT INTO {inbox_control} (consumer_group) VALUES (:group) ON CONFLICT DO NOTHING
+
+-- name: desk_policies
+SELECT subject, policy FROM {inbox_control} WHERE consumer_group = :group
+
+-- name: desk_set_policy
+INSERT INTO {inbox_control} AS c (consumer_group, subject, policy, changed_by)
+VALUES (:group, :subject, :policy, :actor)
+ON CONFLICT (consumer_group, subject) DO UPDATE
+SET policy = excluded.policy, changed_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now'), changed_by = excluded.changed_by
+
+-- name: desk_actions
+SELECT id, at, actor, action, consumer_group, subject, message_id, reason
+FROM {inbox_action}
+WHERE (:group IS NULL OR consumer_group = :group)
+  AND (:action IS NULL OR action = :action)
+  AND (:message_id IS NULL OR message_id = :message_id)
+ORDER BY id DESC LIMIT :limit
+
+-- name: desk_held_stats
+SELECT consumer_group, topic, state, count(*), min(held_at), min(next_attempt_at)
+FROM {inbox_held} GROUP BY consumer_group, topic, state ORDER BY consumer_group, topic, state
+
+-- name: desk_begun
+SELECT consumer_group, topic, "partition", member, first_offset, last_offset, suspect_offset, suspect_attempts, at
+FROM {inbox_attempt} ORDER BY consumer_group, topic, "partition"
+
 -- name: lock_dead_letters
 -- One writer at a time: what one operator finds undone, no other does meanwhile.
 BEGIN IMMEDIATE

@@ -1,6 +1,7 @@
 -- What failed and waits; what was begun; what operators ask. See the file for PostgreSQL.
 
 ALTER TABLE {inbox} ADD COLUMN result TEXT;
+CREATE INDEX "{schema.name}_{inbox.name}_processed_at" ON {inbox} (processed_at);
 
 CREATE TABLE {inbox_held} (
     id               INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -23,7 +24,7 @@ CREATE TABLE {inbox_held} (
     held_at          TEXT    NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now')),
     UNIQUE (consumer_group, topic, "partition", "offset")
 );
-CREATE INDEX "{inbox_held.name}_message_id" ON {inbox_held} (consumer_group, message_id);
+CREATE INDEX "{schema.name}_{inbox_held.name}_message_id" ON {inbox_held} (consumer_group, message_id);
 
 CREATE TABLE {inbox_attempt} (
     consumer_group    TEXT    NOT NULL,

@@ -1,0 +1,81 @@
+"""How far groups are behind the ends of their topics, as Kafka tells it."""
+
+import time
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ..messaging.errors import PostroomError
+from .errors import sentence
+
+if TYPE_CHECKING:
+    from ..messaging.ports import TopicReader, Topics
+    from ..messaging.records import Partition
+    from .app import App
+
+#: A cluster that did not answer is not asked again before.
+_AGAIN_AFTER = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class Lag:
+    """Records of a topic that the group has not read. ``uncommitted``: partitions of which it never read any."""
+
+    messages: int
+    partitions: int
+    uncommitted: int
+
+
+Lags = dict[str, dict[str, Lag]]
+
+
+class Lagging:
+    """Measures by group and topic. Connects when it is asked, and anew after a failure. For one thread."""
+
+    def __init__(self, app: "App") -> None:
+        self._app = app
+        self._stack = ExitStack()
+        self._clients: tuple[Topics, TopicReader] | None = None
+        self._failed = ""
+        self._again_at = 0.0
+
+    def measure(self, groups: Mapping[str, Iterable[str]]) -> tuple[Lags, str | None]:
+        """Of every topic of which a group ever committed an offset, and of those named; else why it is not known."""
+        if time.monotonic() < self._again_at:
+            return {}, self._failed
+        try:
+            return self._measured(groups), None
+        except PostroomError as error:
+            self.close()
+            self._failed, self._again_at = sentence(error), time.monotonic() + _AGAIN_AFTER
+            return {}, self._failed
+
+    def close(self) -> None:
+        """Does not raise."""
+        self._clients = None
+        self._stack.close()
+
+    def _measured(self, groups: Mapping[str, Iterable[str]]) -> Lags:
+        if self._clients is None:
+            self._clients = (
+                self._stack.enter_context(self._app.topics()),
+                self._stack.enter_context(self._app.reader()),
+            )
+        topics, reader = self._clients
+        existing = [name for name in topics.partitions() if not name.startswith("__")]
+        ends: dict[str, Mapping[int, tuple[int, int]]] = {}
+        found: Lags = {}
+        for group, named in groups.items():
+            committed = topics.committed(group, existing)
+            of_group = {part.topic for part in committed} | (set(named) & set(existing))
+            for topic in of_group - ends.keys():
+                ends[topic] = reader.offsets(topic)
+            found[group] = {topic: _lag(topic, ends[topic], committed) for topic in sorted(of_group)}
+        return found
+
+
+def _lag(topic: str, ends: Mapping[int, tuple[int, int]], committed: "Mapping[Partition, int]") -> Lag:
+    read = {part.number: offset for part, offset in committed.items() if part.topic == topic}
+    behind = [end - max(first, read.get(number, first)) for number, (first, end) in ends.items()]
+    return Lag(sum(max(0, each) for each in behind), len(ends), len(ends.keys() - read.keys()))
