@@ -5,8 +5,9 @@
        └────────(the probe succeeded)──── half-open: one message tries ◀──────────────┘
                                               └──(it failed)──▶ open
 
-After M. Nygard, "Release It!" (2007). Messages are counted, not attempts, so that one poisoned message among few
-others opens nothing. What the handler calls poison (``Verdict.DEAD_LETTER``) says nothing of what it needs.
+After M. Nygard, "Release It!" (2007). Messages are counted, not attempts, and failures only the first time, so that
+some poisoned messages open nothing, however often they are tried and however little else there is. What the handler
+calls poison (``Verdict.DEAD_LETTER``) says nothing of what it needs.
 """
 
 from collections import OrderedDict
@@ -64,13 +65,20 @@ class Breaker:
             return 0
         return self._close()
 
-    def failed(self, message: Hashable, policy: Policy) -> float | None:
-        """Returns for how many seconds it is open now, if this opens it."""
-        self._note(message, failed=True)
+    def failed(self, message: Hashable, policy: Policy, *, first: bool) -> float | None:
+        """Returns for how many seconds it is open now, if this opens it.
+
+        ``first``: it had not failed before. What fails again while the breaker is closed is known to be at fault
+        itself: others have been handled since, or would have opened it.
+        """
+        if first:
+            self._note(message, failed=True)
         if self._opens_again_at is not None:
             if not self._probing:
                 return None
             return self._open(policy.breaker_open_seconds)
+        if not first:
+            return None
         while len(self._last) > policy.breaker_window:
             self._last.popitem(last=False)
         failed = sum(self._last.values())

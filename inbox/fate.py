@@ -89,11 +89,11 @@ class Fates:
         if seconds is not None:
             self.observe("paused", handler=handler.name, error=error, seconds=seconds)
 
-    def breaks(self, handler: Handler, delivery: Delivery, error: Exception, policy: Policy) -> bool:
-        """A message failed: whether it looks as if something was away, so that nobody has to pay for it."""
+    def breaks(self, handler: Handler, delivery: Delivery, error: Exception, *, first: bool) -> bool:
+        """A message failed, ``first`` or again: whether something seems to be away, so that nobody has to pay."""
         with self.lanes.lock:
             breaker = self.gates[handler].breaker
-            seconds = breaker.failed(delivery.message_id, policy)
+            seconds = breaker.failed(delivery.message_id, self.gates[handler].policy, first=first)
             is_open = breaker.is_open
         if seconds is not None:
             self.observe("paused", handler=handler.name, error=error, seconds=seconds)

@@ -128,7 +128,7 @@ class Processor:
     def _failed(self, lane: Lane, item: Item, error: Exception, verdict: Verdict, policy: Policy) -> None:
         """An attempt at a message alone failed, and nothing said that it was away."""
         handler, fates = item.handler, self._fates
-        if verdict is Verdict.RETRY and fates.breaks(handler, item.delivery, error, policy):
+        if verdict is Verdict.RETRY and fates.breaks(handler, item.delivery, error, first=item.attempts == 0):
             self._again([(lane, item)])
             return
         item.attempts += 1

@@ -143,7 +143,7 @@ class Shelf:
             fates.pauses(handler, error)
             self._stays(lane, row, handler, error, attempts=row.attempts, seconds=_LOOK_AGAIN)
             return False
-        if verdict is Verdict.RETRY and fates.breaks(handler, row.delivery, error, policy):
+        if verdict is Verdict.RETRY and fates.breaks(handler, row.delivery, error, first=row.attempts == 0):
             self._stays(lane, row, handler, error, attempts=row.attempts, seconds=_LOOK_AGAIN)
             return False
         if verdict is Verdict.DEAD_LETTER or attempts >= policy.attempts:
