@@ -29,6 +29,7 @@ from .handlers import Handler
 
 if TYPE_CHECKING:
     from .fate import Failed
+    from .shelf import Known
 
 #: A record's own bytes beside key and value, roughly.
 _OVERHEAD = 500
@@ -68,15 +69,22 @@ class Item:
 
 @dataclass(eq=False, slots=True)
 class Lane:
-    """The messages of a key, in order. ``due``: when it may go on. ``held``: its key waits in the table."""
+    """The messages of a key, in order. ``not_before``: when the first of them may begin.
+
+    ``held``: its key waits in the table; ``due``: when its first there is to be tried. ``look``: the table was changed
+    while a worker had the lane. ``known``: what is known better here than there.
+    """
 
     id: LaneId
     items: deque[Item] = field(default_factory=deque)
+    not_before: float = 0.0
     due: float = 0.0
     held: bool = False
     busy: bool = False
     queued: bool = False
     dropped: bool = False
+    look: bool = False
+    known: "Known | None" = None
 
 
 class Kind(Enum):
@@ -124,6 +132,7 @@ class Lanes:
         self._bytes = 0
         self._running = 0
         self._exclusive = False
+        self._clearing = False
         self._closed = False
 
     # --- what the poller does -----------------------------------------------------------------------------
@@ -185,10 +194,12 @@ class Lanes:
                     lane = self._lane(lane_id)
                     lane.held = True
                     lane.due = float("inf") if due is None else due
+                    lane.look = lane.busy
                     self._offer(lane)
             for lane in self._lanes.values():
                 if lane.held and lane.id not in held:
                     lane.due = 0.0
+                    lane.look = lane.busy
                     self._offer(lane)
             self.lock.notify_all()
 
@@ -271,7 +282,7 @@ class Lanes:
                     self._forget(item)
                 return
             lane.items.extendleft(reversed(items))
-            lane.due = self._clock.monotonic() + seconds
+            lane.not_before = self._clock.monotonic() + seconds
 
     def holding(self, lane: Lane, seconds: float | None) -> None:
         """Its first message is in the table, due after so many seconds (None: not by itself)."""
@@ -315,6 +326,8 @@ class Lanes:
                 job.gate.end(seconds)
             for lane in job.lanes:
                 lane.busy = False
+                if lane.look:
+                    lane.look, lane.held, lane.due = False, True, 0.0
                 self._offer(lane)
             self.lock.notify_all()
         self.room.set()
@@ -339,13 +352,10 @@ class Lanes:
         if not lane.items and not lane.held:
             self._lanes.pop(lane.id, None)
             return
-        now = self._clock.monotonic()
-        if lane.held and lane.items:
-            lane.queued = True
-            self._shelf.append(lane)
-        elif lane.due > now:
-            if lane.due != float("inf"):
-                heapq.heappush(self._waiting, (lane.due, next(self._numbers), lane))
+        at = lane.not_before if lane.items else lane.due
+        if at > self._clock.monotonic():
+            if at != float("inf"):
+                heapq.heappush(self._waiting, (at, next(self._numbers), lane))
         elif lane.held:
             lane.queued = True
             self._shelf.append(lane)
@@ -361,9 +371,12 @@ class Lanes:
         """Seconds until something may begin by itself."""
         soonest = self._waiting[0][0] - self._clock.monotonic() if self._waiting else float("inf")
         opening = [self._gates[handler].opens_in() for handler, lanes in self._ready.items() if lanes]
+        if self._exclusive or self._clearing:
+            opening = []  # they wait for a job to end, which will be told
         return max(0.001, min([soonest, *opening, 3600.0]))
 
     def _next(self) -> Job | None:
+        self._clearing = False
         if self._closed or self._exclusive:
             return None
         now = self._clock.monotonic()
@@ -386,6 +399,7 @@ class Lanes:
                 self._offer(stale)
             if lanes and (room := self._gates[handler].room(self._batch_size)) > 0:
                 if lanes[0].items[0].suspect and self._running:
+                    self._clearing = True
                     return None  # it is tried with nothing beside it, so all else comes to its end first
                 self._order.append(self._order.pop(place))  # its equals have their turn
                 self._order.sort(key=lambda each: -each.priority)
