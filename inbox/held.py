@@ -112,9 +112,9 @@ class HeldTable:
         )
         return HeldRow(row_id, Delivery.of(record), state, attempts, error, _time(first_failed), _time(due))
 
-    def begin(self, connection: sa.Connection, row: HeldRow) -> bool:
+    def begin(self, connection: sa.Connection, row: HeldRow, attempt: int) -> bool:
         """Count an attempt, before it begins; False where the row is gone."""
-        return run_query(connection, "held_begin", {"id": row.id}, self._names) == 1
+        return run_query(connection, "held_begin", {"id": row.id, "attempt": attempt}, self._names) == 1
 
     def failed(
         self,

@@ -81,8 +81,8 @@ class Processor:
             return None
         if handler is NOBODY:
             return fates.unhandled(delivery)
-        if item.suspect and item.attempts >= max(1, policy.attempts - 1):
-            crashes = item.attempts + 1
+        if item.suspect and item.crashes >= max(1, policy.attempts - 1):
+            crashes = item.crashes + 1  # the one that made it a suspect was not counted
             error = HandlerCrashed(f"The process ended {crashes} times while it handled this message.")
             return Failed(error, crashes, fates.clock.now())
         try:
@@ -148,6 +148,9 @@ class Processor:
 
     def _put_aside(self, lane: Lane, item: Item, failed: Failed, seconds: float) -> None:
         """Into the table, and its key behind it."""
+        if not self._lanes.owns(item):  # another member has it, and would not know of the row
+            self._again([(lane, item)])
+            return
         rest = [] if lane.id.key is None else self._lanes.rest_of(lane)
         first = Hold(
             delivery=item.delivery,
@@ -184,6 +187,9 @@ class Processor:
         """Write the dead letter. False where those ``behind`` it were dealt with: held, or given back with it."""
         fates, name = self._fates, item.handler.name
         waits = policy.on_dead_letter == "wait" and lane.id.key is not None
+        if waits and not self._lanes.owns(item):  # as in _put_aside
+            self._again([(lane, each) for each in (item, *behind)])
+            return False
         rest = [*behind, *self._lanes.rest_of(lane)] if waits else []
 
         def work(connection: sa.Connection) -> bool:

@@ -14,6 +14,8 @@ import sqlalchemy as sa
 
 from ..messaging.errors import HandlerCrashed, Poison, Verdict
 from .attempt import Attempts, Try
+from .dedupe import outcome
+from .delivery import Delivery
 from .fate import Failed, Fates, told
 from .handlers import NOBODY, Handler
 from .held import HeldRow, Hold
@@ -34,6 +36,9 @@ class Shelf:
         self._fates = fates
         self._lanes = fates.lanes
         self._attempts = attempts
+        # By row, where the table could not be told: its attempts, and what it died of.
+        self._attempts_of: dict[int, int] = {}
+        self._condemned: dict[int, Failed] = {}
 
     def shelve(self, lane: Lane) -> None:
         """Put what is in hand for a key that waits behind it. Raises what ends the inbox."""
@@ -73,6 +78,7 @@ class Shelf:
             if row is None:
                 self._lanes.drained(lane)
                 return
+            row = replace(row, attempts=self._attempts_of.get(row.id, row.attempts))
             wait = self._wait(row)
             if wait is None or wait > 0:
                 self._lanes.holding(lane, wait)
@@ -112,6 +118,8 @@ class Shelf:
 
     def _attempt(self, lane: Lane, row: HeldRow, handler: Handler) -> bool:
         fates, policy = self._fates, self._fates.policy(handler)
+        if failed := self._condemned.get(row.id):
+            return self._bury(lane, row, handler, failed, policy)
         if row.attempts >= policy.attempts:  # counted before it began, and the process did not live to tell
             crashed = HandlerCrashed("The process ended while it handled this message, and its attempts are used up.")
             return self._bury(lane, row, handler, self._failed(row, crashed, row.attempts), policy)
@@ -121,8 +129,9 @@ class Shelf:
         except Poison as poison:
             return self._bury(lane, row, handler, self._failed(row, poison, attempt), policy)
         try:
-            if not fates.transaction(lambda c: fates.held.begin(c, row)):
+            if not fates.transaction(lambda c: fates.held.begin(c, row, attempt)):
                 return True  # somebody took it away
+            self._attempts_of.pop(row.id, None)
             fates.tell("attempt", row.delivery, handler=handler.name, attempt=attempt)
             [fresh] = self._attempts.make(
                 handler, policy, [Try(row.delivery, event, attempt)], lambda c: fates.held.done(c, row.id)
@@ -158,7 +167,7 @@ class Shelf:
     def _stays(
         self, lane: Lane, row: HeldRow, handler: Handler, error: Exception, *, attempts: int, seconds: float
     ) -> None:
-        """It is tried again after so many seconds."""
+        """It is tried again after so many seconds. ``attempts`` are its own, not those that an outage interrupted."""
         fates = self._fates
         now = fates.clock.now()
         try:
@@ -176,6 +185,7 @@ class Shelf:
         except Exception as another:
             if self._judged(handler, another) is Verdict.CRASH:
                 raise
+            self._attempts_of[row.id] = attempts  # the table has one more: that which began
         self._lanes.holding(lane, seconds)
 
     def _bury(self, lane: Lane, row: HeldRow, handler: Handler, failed: Failed, policy: Policy) -> bool:
@@ -205,8 +215,10 @@ class Shelf:
         except Exception as error:
             if self._judged(handler, error) is Verdict.CRASH:
                 raise
+            self._condemned[row.id] = failed
             self._lanes.holding(lane, fates.outage.delay(1))
             return False
+        self._condemned.pop(row.id, None)
         fates.tell_buried(row.delivery, handler.name, failed, buried=buried)
         if waits and buried:
             self._lanes.holding(lane, None)
@@ -248,7 +260,7 @@ class Shelf:
             event = handler.decode(delivery)
             fates.tell("attempt", delivery, handler=handler.name, attempt=item.attempts)
             [fresh] = self._attempts.make(
-                handler, policy, [Try(delivery, event, item.attempts)], lambda c: fates.held.done(c, blocker)
+                handler, policy, [Try(delivery, event, item.attempts)], lambda c: self._unblock(c, delivery, blocker)
             )
         except Exception as error:
             verdict = fates.verdict(handler, error)
@@ -264,11 +276,26 @@ class Shelf:
                 self._lanes.again(lane, [item])
                 return
             failed = Failed(error, item.attempts, item.first_failed_at or fates.clock.now())
-            buried = fates.transaction(lambda c: fates.write_dead_letter(c, delivery, handler.name, failed))
+            try:
+                buried = fates.transaction(lambda c: fates.write_dead_letter(c, delivery, handler.name, failed))
+            except Exception as another:
+                if self._judged(handler, another) is Verdict.CRASH:
+                    raise
+                item.attempts -= 1
+                fates.clock.wait(self._lanes.closing, fates.outage.delay(1))
+                self._lanes.again(lane, [item])
+                return
             fates.tell_buried(delivery, handler.name, failed, buried=buried)
         else:
             fates.tell("handled" if fresh else "duplicate", delivery, handler=handler.name, attempt=item.attempts)
         self._lanes.finished([item])
+
+    def _unblock(self, connection: sa.Connection, delivery: Delivery, blocker: int) -> None:
+        """The key goes on, unless this was a replay that had died already, delivered again."""
+        fates = self._fates
+        closed = outcome(connection, fates.inbox.group, delivery.message_id, fates.inbox.names)
+        if closed is None or closed.outcome != "dead-lettered":
+            fates.held.done(connection, blocker)
 
     def _failed(self, row: HeldRow, error: Exception, attempts: int) -> Failed:
         return Failed(error, attempts, row.first_failed_at or self._fates.clock.now())

@@ -465,7 +465,7 @@ WHERE consumer_group = %(group)s AND message_id = %(message_id)s AND state = 'de
 
 -- name: held_begin
 -- An attempt is counted before it begins.
-UPDATE {inbox_held} SET attempts = attempts + 1, state = 'retry' WHERE id = %(id)s
+UPDATE {inbox_held} SET attempts = %(attempt)s, state = 'retry' WHERE id = %(id)s
 
 -- name: held_failed
 UPDATE {inbox_held}

@@ -223,7 +223,7 @@ WHERE consumer_group = :group AND message_id = :message_id AND state = 'dead-let
 
 -- name: held_begin
 -- An attempt is counted before it begins.
-UPDATE {inbox_held} SET attempts = attempts + 1, state = 'retry' WHERE id = :id
+UPDATE {inbox_held} SET attempts = :attempt, state = 'retry' WHERE id = :id
 
 -- name: held_failed
 UPDATE {inbox_held}
