@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import sqlalchemy as sa
 
+from ..messaging.dead_letter import replay_count
 from ..messaging.envelope import parse_timestamp, timestamp
 from ..messaging.headers import dump_pairs, load
 from ..messaging.records import Partition, ReceivedRecord
@@ -144,11 +145,22 @@ class HeldTable:
         """It waits no more; False where it was gone already."""
         return run_query(connection, "held_done", {"id": row_id}, self._names) == 1
 
-    def dead_letter(self, connection: sa.Connection, message_id: str) -> int | None:
-        """The row of a dead letter that its key waits for."""
-        params = {"group": self._group, "message_id": message_id}
+    def reopen(self, connection: sa.Connection, delivery: Delivery, handler: str) -> bool:
+        """Put a replay where the dead letter is that its key waits for; False where none does, or not for this one."""
+        params: dict[str, Any] = {"group": self._group, "message_id": delivery.message_id}
         rows = fetch_query(connection, "held_dead_letter", params, self._names)
-        return rows[0][0] if rows else None
+        if not rows or replay_count(load(rows[0][1])[0]) >= delivery.replays:
+            return False  # a replay that died already, delivered again
+        record = delivery.record
+        params = {
+            "id": rows[0][0],
+            "payload": record.value,
+            "headers": dump_pairs(_storable(record)),
+            "timestamp": self._moment(connection, record.timestamp),
+            "type": delivery.type_or_unknown(),
+            "handler": handler,
+        }
+        return run_query(connection, "held_reopen", params, self._names) == 1
 
     @staticmethod
     def _moment(connection: sa.Connection, moment: datetime | None) -> Any:

@@ -1,12 +1,12 @@
 """The keys that wait in the table: what comes for them is put behind, and when one is due its first is tried.
 
-shelve: messages in hand ──▶ the table                  a replay of the dead letter that a key waits for is run
+shelve: messages in hand ──▶ the table                  a replay takes the place of the dead letter its key waits for
 drain:  the table's first ──▶ attempt ─┬─ handled ──▶ the next one … until the key has none left, and goes on
                                        ├─ failed ──▶ stays, for later
                                        └─ attempts are used up ──▶ dead_lettered, or its key waits for that
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import timedelta
 
@@ -14,8 +14,6 @@ import sqlalchemy as sa
 
 from ..messaging.errors import HandlerCrashed, Poison, Verdict
 from .attempt import Attempts, Try
-from .dedupe import outcome
-from .delivery import Delivery
 from .fate import Failed, Fates, told
 from .handlers import NOBODY, Handler
 from .held import HeldRow, Hold
@@ -23,7 +21,7 @@ from .lanes import Item, Lane
 from .policy import Policy
 
 #: Of a key so many go in one job, so that others have their turn.
-_DRAINED_AT_ONCE = 50
+_DRAINED_AT_ONCE = 10
 #: How long a key waits for a handler that may not begin, in seconds.
 _LOOK_AGAIN = 0.5
 Close = Callable[[sa.Connection], bool]
@@ -45,23 +43,28 @@ class Shelf:
         items = self._lanes.rest_of(lane)
         handler = items[0].handler
         try:
-            answers = {id(item): blocker for item in items if (blocker := self._answers(item)) is not None}
-            behind = [item for item in items if id(item) not in answers]
-            holds = [Hold(delivery=each.delivery, state="behind", handler=each.handler.name) for each in behind]
-            if holds:
-                self._fates.transaction(lambda c: self._fates.held.hold(c, holds))
+            reopened = self._fates.transaction(lambda c: self._put(c, items))
         except Exception as error:
             if self._judged(handler, error) is Verdict.CRASH:
                 raise
             self._lanes.again(lane, items)
             return
-        for item in behind:
-            self._fates.tell("shelved", item.delivery, handler=item.handler.name)
-        self._lanes.finished(behind)
         for item in items:
-            if id(item) in answers:
-                self._resolve(lane, item, answers[id(item)])
+            if item not in reopened:
+                self._fates.tell("shelved", item.delivery, handler=item.handler.name)
+        self._lanes.finished(items)
         self._lanes.holding(lane, 0.0)
+
+    def _put(self, connection: sa.Connection, items: Sequence[Item]) -> list[Item]:
+        """Into the table; those are returned that took the place of the dead letter that their key waited for."""
+        held, reopened = self._fates.held, []
+        for item in items:
+            delivery = item.delivery
+            if delivery.replays and held.reopen(connection, delivery, item.handler.name):
+                reopened.append(item)
+            else:
+                held.hold(connection, [Hold(delivery=delivery, state="behind", handler=item.handler.name)])
+        return reopened
 
     def drain(self, lane: Lane) -> None:
         """Try the first of a key that is due, and the next ones. Raises what ends the inbox."""
@@ -243,59 +246,6 @@ class Shelf:
             return False
         fates.tell(step if closed else "duplicate", row.delivery, handler=handler.name)
         return True
-
-    def _answers(self, item: Item) -> int | None:
-        """The row of the dead letter that ``item`` is a replay of, if its key waits for that."""
-        delivery = item.delivery
-        if delivery.replays == 0:
-            return None
-        return self._fates.transaction(lambda c: self._fates.held.dead_letter(c, delivery.message_id))
-
-    def _resolve(self, lane: Lane, item: Item, blocker: int) -> None:
-        """A replay of the dead letter that the key waits for: run it; when it is handled, the key goes on."""
-        fates, handler, delivery = self._fates, item.handler, item.delivery
-        policy = fates.policy(handler)
-        item.attempts += 1
-        try:
-            event = handler.decode(delivery)
-            fates.tell("attempt", delivery, handler=handler.name, attempt=item.attempts)
-            [fresh] = self._attempts.make(
-                handler, policy, [Try(delivery, event, item.attempts)], lambda c: self._unblock(c, delivery, blocker)
-            )
-        except Exception as error:
-            verdict = fates.verdict(handler, error)
-            if verdict is Verdict.CRASH:
-                raise
-            if verdict is Verdict.PAUSE:
-                item.attempts -= 1
-                fates.pauses(handler, error)
-                fates.clock.wait(self._lanes.closing, fates.outage.delay(1))
-                self._lanes.again(lane, [item])
-                return
-            if verdict is Verdict.RETRY and item.attempts < policy.immediate:
-                self._lanes.again(lane, [item])
-                return
-            failed = Failed(error, item.attempts, item.first_failed_at or fates.clock.now())
-            try:
-                buried = fates.transaction(lambda c: fates.write_dead_letter(c, delivery, handler.name, failed))
-            except Exception as another:
-                if self._judged(handler, another) is Verdict.CRASH:
-                    raise
-                item.attempts -= 1
-                fates.clock.wait(self._lanes.closing, fates.outage.delay(1))
-                self._lanes.again(lane, [item])
-                return
-            fates.tell_buried(delivery, handler.name, failed, buried=buried)
-        else:
-            fates.tell("handled" if fresh else "duplicate", delivery, handler=handler.name, attempt=item.attempts)
-        self._lanes.finished([item])
-
-    def _unblock(self, connection: sa.Connection, delivery: Delivery, blocker: int) -> None:
-        """The key goes on, unless this was a replay that had died already, delivered again."""
-        fates = self._fates
-        closed = outcome(connection, fates.inbox.group, delivery.message_id, fates.inbox.names)
-        if closed is None or closed.outcome != "dead-lettered":
-            fates.held.done(connection, blocker)
 
     def _failed(self, row: HeldRow, error: Exception, attempts: int) -> Failed:
         return Failed(error, attempts, row.first_failed_at or self._fates.clock.now())
