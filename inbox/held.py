@@ -125,10 +125,9 @@ class HeldTable:
         )
         return HeldRow(row_id, Delivery.of(record), state, attempts, error, _time(first_failed), _time(due))
 
-    def begin(self, connection: sa.Connection, row: HeldRow) -> bool:
+    def begin(self, connection: sa.Connection, row: HeldRow, attempt: int) -> bool:
         """Count an attempt, before it begins; False where the row is gone."""
-        params = {"id": row.id, "attempts": row.attempts + 1}
-        return run_query(connection, "held_begin", params, self._names) == 1
+        return run_query(connection, "held_begin", {"id": row.id, "attempt": attempt}, self._names) == 1
 
     def failed(
         self,
@@ -158,25 +157,22 @@ class HeldTable:
         """It waits no more; False where it was gone already."""
         return run_query(connection, "held_done", {"id": row_id}, self._names) == 1
 
-    def replay(self, connection: sa.Connection, delivery: Delivery, handler: str) -> bool:
-        """Put a replay in the place of the dead letter that its key waits for; False where there is none such.
-
-        A delivery that the dead letter is of itself, come again, is none.
-        """
-        wanted = {"group": self._group, "message_id": delivery.message_id}
-        for row_id, headers in fetch_query(connection, "held_dead_letter", wanted, self._names):
-            if replay_count(load(headers)[0]) < delivery.replays:
-                record = delivery.record
-                params = {
-                    "id": row_id,
-                    "type": delivery.type_or_unknown(),
-                    "payload": record.value,
-                    "headers": dump_pairs(_storable(record)),
-                    "timestamp": self._moment(connection, record.timestamp),
-                    "handler": handler,
-                }
-                return run_query(connection, "held_replay", params, self._names) == 1
-        return False
+    def reopen(self, connection: sa.Connection, delivery: Delivery, handler: str) -> bool:
+        """Put a replay where the dead letter is that its key waits for; False where none does, or not for this one."""
+        params: dict[str, Any] = {"group": self._group, "message_id": delivery.message_id}
+        rows = fetch_query(connection, "held_dead_letter", params, self._names)
+        if not rows or replay_count(load(rows[0][1])[0]) >= delivery.replays:
+            return False  # a replay that died already, delivered again
+        record = delivery.record
+        params = {
+            "id": rows[0][0],
+            "payload": record.value,
+            "headers": dump_pairs(_storable(record)),
+            "timestamp": self._moment(connection, record.timestamp),
+            "type": delivery.type_or_unknown(),
+            "handler": handler,
+        }
+        return run_query(connection, "held_reopen", params, self._names) == 1
 
     @staticmethod
     def _moment(connection: sa.Connection, moment: datetime | None) -> Any:

@@ -52,8 +52,8 @@ class LaneId(NamedTuple):
 class Item:
     """A message in hand.
 
-    ``alone``: in a transaction of its own; ``suspect``: with nothing beside it, and counted. ``condemned``: it has
-    failed for good, and its dead letter is to be written.
+    ``alone``: in a transaction of its own; ``suspect``: with nothing beside it, and counted; so many ``crashes`` were,
+    before it came to this process. ``condemned``: it has failed for good, and its dead letter is to be written.
     """
 
     in_hand: InHand
@@ -64,6 +64,7 @@ class Item:
     first_failed_at: datetime | None = None
     alone: bool = False
     suspect: bool = False
+    crashes: int = 0
     condemned: "Failed | None" = None
 
 
@@ -133,6 +134,7 @@ class Lanes:
         self._running = 0
         self._exclusive = False
         self._clearing = False
+        self._drained_last = False
         self._closed = False
 
     # --- what the poller does -----------------------------------------------------------------------------
@@ -384,6 +386,15 @@ class Lanes:
             lane = heapq.heappop(self._waiting)[2]
             if not lane.dropped:
                 self._offer(lane)
+        # A long key of the table and those in hand take turns.
+        turns = (self._next_of_shelf, self._next_ready, self._next_of_shelf)
+        for turn in turns[self._drained_last :]:
+            if job := turn():
+                self._drained_last = job.kind is Kind.DRAIN
+                return job
+        return None
+
+    def _next_of_shelf(self) -> Job | None:
         while self._shelf:
             lane = self._shelf.popleft()
             lane.queued = False
@@ -391,6 +402,9 @@ class Lanes:
                 continue
             kind = Kind.SHELVE if lane.items else Kind.DRAIN
             return self._begin(Job(kind, [lane]))
+        return None
+
+    def _next_ready(self) -> Job | None:
         for place, handler in enumerate(self._order):
             lanes = self._ready[handler]
             while lanes and (lanes[0].dropped or lanes[0].held or not lanes[0].items):

@@ -82,8 +82,8 @@ class Processor:
             return None
         if handler is NOBODY:
             return fates.unhandled(delivery)
-        if item.suspect and item.attempts >= max(1, policy.attempts - 1):
-            crashes = item.attempts + 1
+        if item.suspect and item.crashes >= max(1, policy.attempts - 1):
+            crashes = item.crashes + 1  # the one that made it a suspect was not counted
             error = HandlerCrashed(f"The process ended {crashes} times while it handled this message.")
             return Failed(error, crashes, fates.clock.now())
         try:
@@ -154,7 +154,7 @@ class Processor:
 
     def _put_aside(self, lane: Lane, item: Item, failed: Failed, seconds: float) -> None:
         """Into the table, and its key behind it."""
-        if lane.dropped:
+        if lane.dropped:  # another member has it, and would not know of the row
             self._again([(lane, item)])
             return
         rest = [] if lane.id.key is None else self._lanes.rest_of(lane)

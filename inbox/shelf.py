@@ -1,6 +1,6 @@
 """The keys that wait in the table: what comes for them is put behind, and when one is due its first is tried.
 
-shelve: messages in hand ──▶ the table       a replay of the dead letter that a key waits for takes that one's place
+shelve: messages in hand ──▶ the table                  a replay takes the place of the dead letter its key waits for
 drain:  the table's first ──▶ attempt ─┬─ handled ──▶ the next one … until the key has none left, and goes on
                                        ├─ failed ──▶ stays, for later
                                        └─ attempts are used up ──▶ dead_lettered, or its key waits for that
@@ -22,7 +22,7 @@ from .lanes import Item, Lane
 from .policy import Policy
 
 #: Of a key so many go in one job, so that others have their turn.
-_DRAINED_AT_ONCE = 50
+_DRAINED_AT_ONCE = 10
 #: How long a key waits for a handler that may not begin, in seconds.
 _LOOK_AGAIN = 0.5
 Close = Callable[[sa.Connection], bool]
@@ -136,7 +136,7 @@ class Shelf:
         except Poison as poison:
             return self._bury(lane, row, handler, self._failed(row, poison, attempt), policy)
         try:
-            if not fates.transaction(lambda c: fates.held.begin(c, row)):
+            if not fates.transaction(lambda c: fates.held.begin(c, row, attempt)):
                 return True  # somebody took it away
             fates.tell("attempt", row.delivery, handler=handler.name, attempt=attempt)
             [fresh] = self._attempts.make(
@@ -173,7 +173,7 @@ class Shelf:
     def _stays(
         self, lane: Lane, row: HeldRow, handler: Handler, error: Exception, *, attempts: int, seconds: float
     ) -> None:
-        """It is tried again after so many seconds."""
+        """It is tried again after so many seconds. ``attempts`` are its own, not those that an outage interrupted."""
         fates = self._fates
         now = fates.clock.now()
         try:
@@ -253,7 +253,7 @@ class Shelf:
     def _answers(self, connection: sa.Connection, item: Item) -> bool:
         """Whether ``item`` is a replay of the dead letter that its key waits for: it takes that one's place."""
         delivery = item.delivery
-        return delivery.replays > 0 and self._fates.held.replay(connection, delivery, item.handler.name)
+        return delivery.replays > 0 and self._fates.held.reopen(connection, delivery, item.handler.name)
 
     def _failed(self, row: HeldRow, error: Exception, attempts: int) -> Failed:
         return Failed(error, attempts, row.first_failed_at or self._fates.clock.now())
