@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from postroom.inbox import Inbox, InboxSettings
 from postroom.inbox.delivery import Delivery
@@ -111,6 +111,11 @@ class LanesMachine(RuleBasedStateMachine):
     def queue(self, item: Item) -> deque[Item]:
         return self.waiting[LaneId.of(item.in_hand.record), self.epoch_of[id(item)]]
 
+    @initialize()
+    def begin(self) -> None:
+        for place in PLACES:
+            self.assign(place)
+
     @rule(place=st.sampled_from(PLACES))
     def assign(self, place: Partition) -> None:
         if place not in self.owned:
@@ -129,16 +134,24 @@ class LanesMachine(RuleBasedStateMachine):
 
     @rule(
         place=st.sampled_from(PLACES),
-        key=st.sampled_from([b"a", b"b", b"c", None]),
-        type_=st.sampled_from(TYPES),
-        id_=st.sampled_from(["", "", "same"]),
-        size=st.sampled_from([0, 0, 2_000]),
-        alone=st.booleans(),
-        suspect=st.sampled_from([False, False, False, True]),
+        several=st.lists(
+            st.fixed_dictionaries(
+                {
+                    "key": st.sampled_from([b"a", b"b", b"c", None]),
+                    "type_": st.sampled_from(TYPES),
+                    "id_": st.sampled_from(["", "", "same"]),
+                    "size": st.sampled_from([0, 0, 2_000]),
+                    "alone": st.sampled_from([False] * 5 + [True]),
+                    "suspect": st.sampled_from([False] * 5 + [True]),
+                }
+            ),
+            min_size=1,
+            max_size=6,
+        ),
     )
-    def add(self, place: Partition, key: bytes | None, alone: bool, **facts: Any) -> None:
-        if place in self.owned:
-            item = self.world.add(place, key, alone=alone, **facts)
+    def add(self, place: Partition, several: list[dict[str, Any]]) -> None:
+        for facts in several if place in self.owned else []:
+            item = self.world.add(place, **facts)
             self.items.append(item)
             self.epoch_of[id(item)] = self.epochs[place]
             self.ended[place][offset(item)] = False
@@ -283,7 +296,7 @@ class LanesMachine(RuleBasedStateMachine):
 
 TestLanes = LanesMachine.TestCase
 TestLanes.settings = settings(
-    max_examples=250, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=120, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck)
 )
 
 
