@@ -352,7 +352,8 @@ class Lanes:
         if lane.busy or lane.queued or lane.dropped:
             return
         if not lane.items and not lane.held:
-            self._lanes.pop(lane.id, None)
+            del self._lanes[lane.id]
+            lane.dropped = True  # it may still stand in the queue of those that wait, beside another of its key
             return
         at = lane.not_before if lane.items else lane.due
         if at > self._clock.monotonic():

@@ -4,6 +4,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from random import Random
 from threading import Event as Flag
 from typing import Any
 
@@ -142,7 +143,7 @@ class LanesMachine(RuleBasedStateMachine):
                     "id_": st.sampled_from(["", "", "same"]),
                     "size": st.sampled_from([0, 0, 2_000]),
                     "alone": st.sampled_from([False] * 5 + [True]),
-                    "suspect": st.sampled_from([False] * 5 + [True]),
+                    "suspect": st.sampled_from([False] * 9 + [True]),
                 }
             ),
             min_size=1,
@@ -157,7 +158,11 @@ class LanesMachine(RuleBasedStateMachine):
             self.ended[place][offset(item)] = False
             self.queue(item).append(item)
 
-    @rule()
+    @rule(times=st.integers(1, 3))
+    def take_some(self, times: int) -> None:
+        for _ in range(times):
+            self.take()
+
     def take(self) -> None:
         job = self.lanes.take(0)
         if job is None:
@@ -186,7 +191,10 @@ class LanesMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.jobs)
     @rule(
-        which=st.integers(0, 9), done=st.integers(0, BATCH), how=st.sampled_from(["again", "hold"]), wait=st.booleans()
+        which=st.integers(0, 9),
+        done=st.sampled_from([0, 0, 1, 2, 3]),
+        how=st.sampled_from(["again", "again", "hold"]),
+        wait=st.sampled_from([False, False, True]),
     )
     def end(self, which: int, done: int, how: str, wait: bool) -> None:
         """Some of a job are finished, the rest comes again, or its key goes into the table."""
@@ -296,8 +304,49 @@ class LanesMachine(RuleBasedStateMachine):
 
 TestLanes = LanesMachine.TestCase
 TestLanes.settings = settings(
-    max_examples=120, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=40, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
 )
+
+
+@pytest.mark.parametrize("seed", range(150))
+def test_a_long_life_of_them(seed: int) -> None:
+    """The same, with more of what takes and ends work than generated lives have."""
+    chance = Random(seed)
+    life = LanesMachine()
+    life.begin()
+    for _ in range(80):
+        what = chance.choices(["add", "take", "end", "time", "hold", "commit", "move"], [6, 8, 8, 3, 1, 2, 1])[0]
+        if what == "add":
+            several = [
+                {
+                    "key": chance.choice([b"a", b"b", b"c", None]),
+                    "type_": chance.choice(TYPES),
+                    "id_": chance.choice(["", "", "", "same"]),
+                    "size": chance.choice([0, 0, 0, 2_000]),
+                    "alone": chance.random() < 0.1,
+                    "suspect": chance.random() < 0.05,
+                }
+                for _ in range(chance.randint(1, 5))
+            ]
+            life.add(chance.choice(PLACES), several)
+        elif what == "take":
+            life.take()
+        elif what == "end" and life.jobs:
+            how = chance.choice(["again", "again", "again", "hold"])
+            life.end(chance.randint(0, 9), chance.choice([0, 0, 1, 2, 3]), how, wait=chance.random() < 0.2)
+        elif what == "time":
+            life.time_passes(chance.choice([0.5, 5.0]))
+        elif what == "hold":
+            life.hold(chance.choice(PLACES), chance.choice([b"a", b"b"]), chance.choice([None, 0.0, 4.0]))
+        elif what == "commit":
+            life.commit()
+        elif what == "move":
+            place = chance.choice(PLACES)
+            life.revoke(place)
+            life.assign(place)
+        life.nothing_is_counted_wrongly()
+        life.no_offset_passes_what_is_unfinished()
+    life.teardown()
 
 
 @pytest.fixture
@@ -386,6 +435,25 @@ def test_what_the_table_was_said_to_hold_meanwhile_is_looked_at(
     world.lanes.done(job)
 
     assert world.take().kind is Kind.DRAIN
+
+
+def test_a_key_whose_wait_was_cut_short_is_not_forgotten_when_the_wait_would_have_ended(world: World) -> None:
+    key = LaneId(PLACES[0], b"a", -1)
+    world.lanes.hold({key: 10.0})
+    world.lanes.hold({})  # an operator took away what it waited for
+    job = world.take()
+    world.lanes.drained(job.lanes[0])
+    world.lanes.done(job)
+    world.add(PLACES[0], b"a")
+    first = world.take()
+    world.clock.seconds = 11.0
+    assert world.lanes.take(0) is None  # the old wait ends here
+
+    world.add(PLACES[0], b"a")
+
+    assert world.lanes.take(0) is None, "two workers have the key"
+    world.finish(first)
+    assert numbers(world.take()) == ["0/1"]
 
 
 def test_a_closed_set_of_lanes_gives_nothing_more(world: World) -> None:
