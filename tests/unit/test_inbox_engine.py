@@ -678,6 +678,33 @@ def test_a_wish_of_an_operator_is_not_lost_on_a_key_that_is_being_looked_at(make
     assert engine.effects() == ["0/1"]
 
 
+@pytest.mark.parametrize("immediate", [1, 5])
+def test_an_open_breaker_burns_no_attempt_in_hand_or_in_the_table(make: Callable[..., Engine], immediate: int) -> None:
+    engine = make({"breaker_window": 3}, attempts=4, immediate_attempts=immediate, control_seconds=60.0)
+    names = [engine.send(0, str(number).encode(), "f" * 9) for number in range(6)]
+    engine.poll()
+    for _ in range(200):
+        if engine.take():
+            engine.work()
+        engine.clock.seconds += 1.0
+
+    assert engine.dead() == Counter()
+    assert "paused" in engine.told("paused")
+    engine.scripts.clear()
+    engine.settle()
+    assert sorted(engine.effects()) == names
+    assert max(attempt for _, attempt in engine.calls) <= 4
+
+
+def test_a_failure_of_a_suspect_is_no_crash(make: Callable[..., Engine]) -> None:
+    engine = make(attempts=3, immediate_attempts=3)
+    engine.send(0, b"a", "kff")
+    engine.settle()
+
+    assert engine.effects() == ["0/0"]
+    assert engine.dead() == Counter()
+
+
 @pytest.mark.parametrize("attempts", [1, 3])
 def test_a_message_that_kills_its_process_is_a_dead_letter_after_its_attempts(
     make: Callable[..., Engine], attempts: int
@@ -734,7 +761,9 @@ def test_what_waits_goes_on_after_the_longest_of_waits_and_not_before(make: Call
     engine.send(0, b"b")
     engine.poll()
     engine.work_all()
-    [seconds] = [facts["seconds"] for step, facts in engine.steps if step == "held"]
+    [(seconds, behind)] = [(facts["seconds"], facts["behind"]) for step, facts in engine.steps if step == "held"]
+
+    assert behind == 1
 
     assert engine.effects() == ["0/2"]
     engine.poll()

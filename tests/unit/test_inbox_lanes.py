@@ -456,6 +456,38 @@ def test_a_key_whose_wait_was_cut_short_is_not_forgotten_when_the_wait_would_hav
     assert numbers(world.take()) == ["0/1"]
 
 
+def test_what_was_received_and_revoked_before_it_was_added_is_dropped(world: World) -> None:
+    record = ReceivedRecord(PLACES[0], 0, b"a", b"", [("ce_type", b"first")], world.clock.now())
+    [in_hand] = world.lanes.receive([record])
+    world.lanes.revoke([PLACES[0]])
+    world.lanes.add([Item(in_hand, Delivery.of(record), world.handlers["first"], 1)])
+
+    assert world.lanes.take(0) is None
+    assert world.lanes.in_hand == 0
+
+
+def test_a_key_that_the_table_has_by_now_is_in_no_batch(world: World) -> None:
+    world.add(PLACES[0], b"a")
+    world.add(PLACES[0], b"b")
+    world.lanes.hold({LaneId(PLACES[0], b"b", -1): None})
+
+    assert numbers(world.take()) == ["0/0"]
+    assert world.take().kind is Kind.SHELVE
+
+
+def test_no_partition_runs_too_far_ahead_of_what_is_unfinished(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("postroom.inbox.assignment._MOST_BEYOND", 3)
+    world.add(PLACES[0], b"a")
+    first = world.take()
+    for _ in range(3):
+        assert world.lanes.full() == []
+        world.add(PLACES[0], None)
+        world.finish(world.take())
+    assert world.lanes.full() == [PLACES[0]]
+    world.finish(first)
+    assert world.lanes.full() == []
+
+
 def test_a_closed_set_of_lanes_gives_nothing_more(world: World) -> None:
     world.add(PLACES[0], b"a")
     world.lanes.close()
