@@ -6,16 +6,17 @@ from typing import TYPE_CHECKING, Any
 from .settings import InboxSettings
 
 if TYPE_CHECKING:
-    from .context import AsyncContext, Context
+    from .context import AsyncContext, BatchContext, Context
     from .handlers import Received
     from .inbox import Inbox
     from .runner import InboxRunner
 
-__all__ = ["AsyncContext", "Context", "Inbox", "InboxRunner", "InboxSettings", "Received"]
+__all__ = ["AsyncContext", "BatchContext", "Context", "Inbox", "InboxRunner", "InboxSettings", "Received"]
 
 #: Imported at the first use: the settings alone are for every command.
 _LAZY = {
     "AsyncContext": ".context",
+    "BatchContext": ".context",
     "Context": ".context",
     "Inbox": ".inbox",
     "InboxRunner": ".runner",

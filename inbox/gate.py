@@ -55,7 +55,8 @@ class Gate:
     def end(self, seconds: float) -> None:
         """A batch ended after so many seconds for each message."""
         self.running -= 1
-        self.breaker.ended()
+        if self.running == 0:  # else it may be one of those that began before the breaker opened
+            self.breaker.ended()
         if self._adaptive is not None:
             self._adaptive.note(seconds, self._ceiling())
 

@@ -1,6 +1,7 @@
 """Handlers: what is registered, checked where it is registered."""
 
 import inspect
+import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypedDict, TypeVar, get_args, overload
@@ -256,7 +257,7 @@ def _seconds(name: str, what: str, value: object) -> float | None:
 def _above_zero(name: str, what: str, value: object, wanted: str) -> float | None:
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
         raise InvalidHandler(f"The handler {name}: {what} must be {wanted}, not {value!r}.")
     return float(value)
 

@@ -7,13 +7,14 @@ from typing import Any, Literal
 
 import sqlalchemy as sa
 
+from ..messaging.dead_letter import replay_count
 from ..messaging.envelope import parse_timestamp, timestamp
 from ..messaging.headers import dump_pairs, load
 from ..messaging.records import Partition, ReceivedRecord
 from ..outbox.names import Names
 from ..outbox.write import fetch_query, run_query
 from .delivery import Delivery
-from .lanes import LaneId
+from .lanes import Item, LaneId
 
 State = Literal["retry", "behind", "dead-letter"]
 MAX_ERROR = 1_000
@@ -44,6 +45,18 @@ class Hold:
     error: str | None = None
     first_failed_at: datetime | None = None
     next_attempt_at: datetime | None = None
+
+    @classmethod
+    def behind(cls, item: Item) -> "Hold":
+        """A message that waits for one before it."""
+        attempts = 0 if item.condemned is not None else item.attempts
+        return cls(
+            delivery=item.delivery,
+            state="behind",
+            handler=item.handler.name,
+            attempts=attempts,
+            first_failed_at=item.first_failed_at,
+        )
 
 
 class HeldTable:
@@ -112,9 +125,9 @@ class HeldTable:
         )
         return HeldRow(row_id, Delivery.of(record), state, attempts, error, _time(first_failed), _time(due))
 
-    def begin(self, connection: sa.Connection, row: HeldRow) -> bool:
+    def begin(self, connection: sa.Connection, row: HeldRow, attempt: int) -> bool:
         """Count an attempt, before it begins; False where the row is gone."""
-        return run_query(connection, "held_begin", {"id": row.id}, self._names) == 1
+        return run_query(connection, "held_begin", {"id": row.id, "attempt": attempt}, self._names) == 1
 
     def failed(
         self,
@@ -144,11 +157,22 @@ class HeldTable:
         """It waits no more; False where it was gone already."""
         return run_query(connection, "held_done", {"id": row_id}, self._names) == 1
 
-    def dead_letter(self, connection: sa.Connection, message_id: str) -> int | None:
-        """The row of a dead letter that its key waits for."""
-        params = {"group": self._group, "message_id": message_id}
+    def reopen(self, connection: sa.Connection, delivery: Delivery, handler: str) -> bool:
+        """Put a replay where the dead letter is that its key waits for; False where none does, or not for this one."""
+        params: dict[str, Any] = {"group": self._group, "message_id": delivery.message_id}
         rows = fetch_query(connection, "held_dead_letter", params, self._names)
-        return rows[0][0] if rows else None
+        if not rows or replay_count(load(rows[0][1])[0]) >= delivery.replays:
+            return False  # a replay that died already, delivered again
+        record = delivery.record
+        params = {
+            "id": rows[0][0],
+            "payload": record.value,
+            "headers": dump_pairs(_storable(record)),
+            "timestamp": self._moment(connection, record.timestamp),
+            "type": delivery.type_or_unknown(),
+            "handler": handler,
+        }
+        return run_query(connection, "held_reopen", params, self._names) == 1
 
     @staticmethod
     def _moment(connection: sa.Connection, moment: datetime | None) -> Any:

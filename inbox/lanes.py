@@ -29,6 +29,7 @@ from .handlers import Handler
 
 if TYPE_CHECKING:
     from .fate import Failed
+    from .shelf import Known
 
 #: A record's own bytes beside key and value, roughly.
 _OVERHEAD = 500
@@ -51,8 +52,8 @@ class LaneId(NamedTuple):
 class Item:
     """A message in hand.
 
-    ``alone``: in a transaction of its own; ``suspect``: with nothing beside it, and counted. ``condemned``: it has
-    failed for good, and its dead letter is to be written.
+    ``alone``: in a transaction of its own; ``suspect``: with nothing beside it, and counted; so many ``crashes`` were,
+    before it came to this process. ``condemned``: it has failed for good, and its dead letter is to be written.
     """
 
     in_hand: InHand
@@ -63,20 +64,28 @@ class Item:
     first_failed_at: datetime | None = None
     alone: bool = False
     suspect: bool = False
+    crashes: int = 0
     condemned: "Failed | None" = None
 
 
 @dataclass(eq=False, slots=True)
 class Lane:
-    """The messages of a key, in order. ``due``: when it may go on. ``held``: its key waits in the table."""
+    """The messages of a key, in order. ``not_before``: when the first of them may begin.
+
+    ``held``: its key waits in the table; ``due``: when its first there is to be tried. ``look``: the table was changed
+    while a worker had the lane. ``known``: what is known better here than there.
+    """
 
     id: LaneId
     items: deque[Item] = field(default_factory=deque)
+    not_before: float = 0.0
     due: float = 0.0
     held: bool = False
     busy: bool = False
     queued: bool = False
     dropped: bool = False
+    look: bool = False
+    known: "Known | None" = None
 
 
 class Kind(Enum):
@@ -124,6 +133,8 @@ class Lanes:
         self._bytes = 0
         self._running = 0
         self._exclusive = False
+        self._clearing = False
+        self._drained_last = False
         self._closed = False
 
     # --- what the poller does -----------------------------------------------------------------------------
@@ -185,10 +196,12 @@ class Lanes:
                     lane = self._lane(lane_id)
                     lane.held = True
                     lane.due = float("inf") if due is None else due
+                    lane.look = lane.busy
                     self._offer(lane)
             for lane in self._lanes.values():
                 if lane.held and lane.id not in held:
                     lane.due = 0.0
+                    lane.look = lane.busy
                     self._offer(lane)
             self.lock.notify_all()
 
@@ -271,7 +284,7 @@ class Lanes:
                     self._forget(item)
                 return
             lane.items.extendleft(reversed(items))
-            lane.due = self._clock.monotonic() + seconds
+            lane.not_before = self._clock.monotonic() + seconds
 
     def holding(self, lane: Lane, seconds: float | None) -> None:
         """Its first message is in the table, due after so many seconds (None: not by itself)."""
@@ -315,6 +328,8 @@ class Lanes:
                 job.gate.end(seconds)
             for lane in job.lanes:
                 lane.busy = False
+                if lane.look:
+                    lane.look, lane.held, lane.due = False, True, 0.0
                 self._offer(lane)
             self.lock.notify_all()
         self.room.set()
@@ -337,15 +352,13 @@ class Lanes:
         if lane.busy or lane.queued or lane.dropped:
             return
         if not lane.items and not lane.held:
-            self._lanes.pop(lane.id, None)
+            del self._lanes[lane.id]
+            lane.dropped = True  # it may still stand in the queue of those that wait, beside another of its key
             return
-        now = self._clock.monotonic()
-        if lane.held and lane.items:
-            lane.queued = True
-            self._shelf.append(lane)
-        elif lane.due > now:
-            if lane.due != float("inf"):
-                heapq.heappush(self._waiting, (lane.due, next(self._numbers), lane))
+        at = lane.not_before if lane.items else lane.due
+        if at > self._clock.monotonic():
+            if at != float("inf"):
+                heapq.heappush(self._waiting, (at, next(self._numbers), lane))
         elif lane.held:
             lane.queued = True
             self._shelf.append(lane)
@@ -361,9 +374,12 @@ class Lanes:
         """Seconds until something may begin by itself."""
         soonest = self._waiting[0][0] - self._clock.monotonic() if self._waiting else float("inf")
         opening = [self._gates[handler].opens_in() for handler, lanes in self._ready.items() if lanes]
+        if self._exclusive or self._clearing:
+            opening = []  # they wait for a job to end, which will be told
         return max(0.001, min([soonest, *opening, 3600.0]))
 
     def _next(self) -> Job | None:
+        self._clearing = False
         if self._closed or self._exclusive:
             return None
         now = self._clock.monotonic()
@@ -371,6 +387,15 @@ class Lanes:
             lane = heapq.heappop(self._waiting)[2]
             if not lane.dropped:
                 self._offer(lane)
+        # A long key of the table and those in hand take turns.
+        turns = (self._next_of_shelf, self._next_ready, self._next_of_shelf)
+        for turn in turns[self._drained_last :]:
+            if job := turn():
+                self._drained_last = job.kind is Kind.DRAIN
+                return job
+        return None
+
+    def _next_of_shelf(self) -> Job | None:
         while self._shelf:
             lane = self._shelf.popleft()
             lane.queued = False
@@ -378,6 +403,9 @@ class Lanes:
                 continue
             kind = Kind.SHELVE if lane.items else Kind.DRAIN
             return self._begin(Job(kind, [lane]))
+        return None
+
+    def _next_ready(self) -> Job | None:
         for place, handler in enumerate(self._order):
             lanes = self._ready[handler]
             while lanes and (lanes[0].dropped or lanes[0].held or not lanes[0].items):
@@ -386,6 +414,7 @@ class Lanes:
                 self._offer(stale)
             if lanes and (room := self._gates[handler].room(self._batch_size)) > 0:
                 if lanes[0].items[0].suspect and self._running:
+                    self._clearing = True
                     return None  # it is tried with nothing beside it, so all else comes to its end first
                 self._order.append(self._order.pop(place))  # its equals have their turn
                 self._order.sort(key=lambda each: -each.priority)

@@ -79,7 +79,10 @@ def _sqlstate(error: BaseException | None) -> str | None:
 
 
 class Outages:
-    """Does work however long what it needs is away. ``wait(seconds)`` says False when the work is to be left."""
+    """Does work however long what it needs is away, or the database gives up on it.
+
+    ``wait(seconds)`` says False when the work is to be left.
+    """
 
     def __init__(self, backoff: Backoff, observe: Observer, wait: Callable[[float], bool]) -> None:
         self._backoff = backoff
@@ -93,7 +96,7 @@ class Outages:
             try:
                 result = work()
             except Exception as error:
-                if judge(error) is not Verdict.PAUSE:
+                if judge(error) is not Verdict.PAUSE and not is_transient(error):
                     self._resumed(failures)
                     raise
                 failures += 1

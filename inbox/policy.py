@@ -32,7 +32,7 @@ class Policy(BaseModel):
     timeout: float | None = Field(None, gt=0.0, le=86_400.0)
     """How long an attempt may take. An async handler is cancelled; a sync one's statements are, and it is told."""
 
-    rate: float | None = Field(None, gt=0.0)
+    rate: float | None = Field(None, gt=0.0, allow_inf_nan=False)
     """Messages per second, of this process."""
 
     concurrency: int | None = Field(None, ge=1, le=256)

@@ -58,7 +58,8 @@ class Processor:
         assert handler is not None  # noqa: S101
         policy = self._fates.policy(handler)
         pending: list[tuple[Lane, Item, Try]] = []
-        items = list(job.items)
+        self._again([(lane, item) for lane, item in job.items if lane.dropped])
+        items = [(lane, item) for lane, item in job.items if not lane.dropped]
         while items:
             lane, item = items.pop(0)
             behind = [each for own, each in items if own is lane]
@@ -81,8 +82,8 @@ class Processor:
             return None
         if handler is NOBODY:
             return fates.unhandled(delivery)
-        if item.suspect and item.attempts >= max(1, policy.attempts - 1):
-            crashes = item.attempts + 1
+        if item.suspect and item.crashes >= max(1, policy.attempts - 1):
+            crashes = item.crashes + 1  # the one that made it a suspect was not counted
             error = HandlerCrashed(f"The process ended {crashes} times while it handled this message.")
             return Failed(error, crashes, fates.clock.now())
         try:
@@ -114,11 +115,16 @@ class Processor:
                 [(lane, item)] = given
                 self._failed(lane, item, error, verdict, policy)
             return
-        self._fates.succeeded(handler, [item.delivery for _, item in given])
-        for (_, item, each), first in zip(pending, fresh, strict=True):
+        self._succeeded(policy, pending, fresh)
+
+    def _succeeded(self, policy: Policy, pending: Sequence[tuple[Lane, Item, Try]], fresh: Sequence[bool]) -> None:
+        self._fates.succeeded(pending[0][1].handler, [item.delivery for _, item, _ in pending])
+        for (lane, item, each), first in zip(pending, fresh, strict=True):
             step = "handled" if first else "duplicate"
-            self._fates.tell(step, item.delivery, handler=handler.name, attempt=each.attempt)
-        self._lanes.finished([item for _, item in given])
+            self._fates.tell(step, item.delivery, handler=item.handler.name, attempt=each.attempt)
+            if not first and policy.on_dead_letter == "wait":
+                self._lanes.holding(lane, 0.0)  # it may be a dead letter by now that its key waits for
+        self._lanes.finished([item for _, item, _ in pending])
 
     def _count(self, item: Item, each: Try) -> None:
         """What a crash interrupted is tried alone, and the try is counted before it begins."""
@@ -148,6 +154,9 @@ class Processor:
 
     def _put_aside(self, lane: Lane, item: Item, failed: Failed, seconds: float) -> None:
         """Into the table, and its key behind it."""
+        if lane.dropped:  # another member has it, and would not know of the row
+            self._again([(lane, item)])
+            return
         rest = [] if lane.id.key is None else self._lanes.rest_of(lane)
         first = Hold(
             delivery=item.delivery,
@@ -158,7 +167,7 @@ class Processor:
             first_failed_at=failed.first_failed_at,
             next_attempt_at=self._fates.clock.now() + timedelta(seconds=seconds),
         )
-        holds = [first, *map(behind_it, rest)]
+        holds = [first, *map(Hold.behind, rest)]
         try:
             self._fates.transaction(lambda c: self._fates.held.hold(c, holds))
         except Exception as error:  # noqa: BLE001  judged
@@ -168,6 +177,7 @@ class Processor:
                 self._fates.verdict(item.handler, error),
                 error,
             )
+            self._lanes.holding(lane, 0.0)  # they may be there: the commit's answer may have been what was lost
             return
         self._lanes.holding(lane, seconds)
         self._fates.tell(
@@ -183,13 +193,16 @@ class Processor:
     def _bury(self, lane: Lane, item: Item, failed: Failed, policy: Policy, behind: Sequence[Item]) -> bool:
         """Write the dead letter. False where those ``behind`` it were dealt with: held, or given back with it."""
         fates, name = self._fates, item.handler.name
+        if lane.dropped:
+            self._again([(lane, each) for each in (item, *behind)])
+            return False
         waits = policy.on_dead_letter == "wait" and lane.id.key is not None
         rest = [*behind, *self._lanes.rest_of(lane)] if waits else []
 
         def work(connection: sa.Connection) -> bool:
             buried = fates.write_dead_letter(connection, item.delivery, name, failed)
             if waits and buried:
-                fates.held.hold(connection, [fates.blocker(item.delivery, name, failed), *map(behind_it, rest)])
+                fates.held.hold(connection, [fates.blocker(item.delivery, name, failed), *map(Hold.behind, rest)])
             return buried
 
         try:
@@ -203,6 +216,7 @@ class Processor:
             self._lanes.holding(lane, None)
         elif waits:
             self._lanes.again(lane, rest)
+            self._lanes.holding(lane, 0.0)  # closed before: its key may wait for it in the table
         fates.tell_buried(item.delivery, name, failed, buried=buried)
         self._lanes.finished([item, *rest] if waits and buried else [item])
         return not waits
@@ -238,8 +252,3 @@ class Processor:
             by_lane[id(lane)].append((lane, item))
         for pairs in by_lane.values():
             self._lanes.again(pairs[0][0], [item for _, item in pairs], seconds)
-
-
-def behind_it(item: Item) -> Hold:
-    """A message that waits for one before it."""
-    return Hold(delivery=item.delivery, state="behind", handler=item.handler.name)

@@ -230,12 +230,12 @@ class InboxRunner(Service):
         while not self._stopping.is_set():
             workers.check()
             self._look_after(workers)
+            self._lanes.room.clear()  # before it is asked what is full
             paused = self._paused()
             try:
                 if paused and len(paused) == len(self._lanes.partitions):
                     if member.silence < settings.keep_alive_seconds:
                         member.commit()
-                        self._lanes.room.clear()
                         self._clock.wait(self._lanes.room, settings.keep_alive_seconds)
                         self._lanes.wake()
                         continue
@@ -306,7 +306,7 @@ class InboxRunner(Service):
         window = self._suspects.get(record.partition)
         if window is not None and window.first <= record.offset <= window.last:
             item.suspect = True
-            item.attempts = window.attempts if record.offset == window.suspect else 0
+            item.attempts = item.crashes = window.attempts if record.offset == window.suspect else 0
         return item
 
     def _paused(self) -> Sequence[Partition]:

@@ -1,6 +1,6 @@
 """The keys that wait in the table: what comes for them is put behind, and when one is due its first is tried.
 
-shelve: messages in hand ──▶ the table                  a replay of the dead letter that a key waits for is run
+shelve: messages in hand ──▶ the table                  a replay takes the place of the dead letter its key waits for
 drain:  the table's first ──▶ attempt ─┬─ handled ──▶ the next one … until the key has none left, and goes on
                                        ├─ failed ──▶ stays, for later
                                        └─ attempts are used up ──▶ dead_lettered, or its key waits for that
@@ -9,6 +9,7 @@ drain:  the table's first ──▶ attempt ─┬─ handled ──▶ the next
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
+from typing import NamedTuple
 
 import sqlalchemy as sa
 
@@ -21,10 +22,18 @@ from .lanes import Item, Lane
 from .policy import Policy
 
 #: Of a key so many go in one job, so that others have their turn.
-_DRAINED_AT_ONCE = 50
+_DRAINED_AT_ONCE = 10
 #: How long a key waits for a handler that may not begin, in seconds.
 _LOOK_AGAIN = 0.5
 Close = Callable[[sa.Connection], bool]
+
+
+class Known(NamedTuple):
+    """What could not be written of a row, since the database was away: its attempts, and whether they were its last."""
+
+    row: int
+    attempts: int
+    failed: Failed | None = None
 
 
 class Shelf:
@@ -38,24 +47,25 @@ class Shelf:
     def shelve(self, lane: Lane) -> None:
         """Put what is in hand for a key that waits behind it. Raises what ends the inbox."""
         items = self._lanes.rest_of(lane)
-        handler = items[0].handler
+        if not items:
+            return  # they were revoked meanwhile
+        held = self._fates.held
+
+        def work(connection: sa.Connection) -> list[Item]:
+            behind = [each for each in items if not self._answers(connection, each)]
+            held.hold(connection, list(map(Hold.behind, behind)))
+            return behind
+
         try:
-            answers = {id(item): blocker for item in items if (blocker := self._answers(item)) is not None}
-            behind = [item for item in items if id(item) not in answers]
-            holds = [Hold(delivery=each.delivery, state="behind", handler=each.handler.name) for each in behind]
-            if holds:
-                self._fates.transaction(lambda c: self._fates.held.hold(c, holds))
+            behind = self._fates.transaction(work)
         except Exception as error:
-            if self._judged(handler, error) is Verdict.CRASH:
+            if self._judged(items[0].handler, error) is Verdict.CRASH:
                 raise
-            self._lanes.again(lane, items)
+            self._lanes.again(lane, items, _LOOK_AGAIN)
             return
         for item in behind:
             self._fates.tell("shelved", item.delivery, handler=item.handler.name)
-        self._lanes.finished(behind)
-        for item in items:
-            if id(item) in answers:
-                self._resolve(lane, item, answers[id(item)])
+        self._lanes.finished(items)
         self._lanes.holding(lane, 0.0)
 
     def drain(self, lane: Lane) -> None:
@@ -112,6 +122,11 @@ class Shelf:
 
     def _attempt(self, lane: Lane, row: HeldRow, handler: Handler) -> bool:
         fates, policy = self._fates, self._fates.policy(handler)
+        known = lane.known
+        if known is not None and known.row == row.id:
+            if known.failed is not None and row.attempts == known.attempts:
+                return self._bury(lane, row, handler, known.failed, policy)
+            row = replace(row, attempts=min(row.attempts, known.attempts))  # an operator may have set it back
         if row.attempts >= policy.attempts:  # counted before it began, and the process did not live to tell
             crashed = HandlerCrashed("The process ended while it handled this message, and its attempts are used up.")
             return self._bury(lane, row, handler, self._failed(row, crashed, row.attempts), policy)
@@ -121,7 +136,7 @@ class Shelf:
         except Poison as poison:
             return self._bury(lane, row, handler, self._failed(row, poison, attempt), policy)
         try:
-            if not fates.transaction(lambda c: fates.held.begin(c, row)):
+            if not fates.transaction(lambda c: fates.held.begin(c, row, attempt)):
                 return True  # somebody took it away
             fates.tell("attempt", row.delivery, handler=handler.name, attempt=attempt)
             [fresh] = self._attempts.make(
@@ -158,7 +173,7 @@ class Shelf:
     def _stays(
         self, lane: Lane, row: HeldRow, handler: Handler, error: Exception, *, attempts: int, seconds: float
     ) -> None:
-        """It is tried again after so many seconds."""
+        """It is tried again after so many seconds. ``attempts`` are its own, not those that an outage interrupted."""
         fates = self._fates
         now = fates.clock.now()
         try:
@@ -176,6 +191,7 @@ class Shelf:
         except Exception as another:
             if self._judged(handler, another) is Verdict.CRASH:
                 raise
+            lane.known = Known(row.id, attempts)
         self._lanes.holding(lane, seconds)
 
     def _bury(self, lane: Lane, row: HeldRow, handler: Handler, failed: Failed, policy: Policy) -> bool:
@@ -205,6 +221,7 @@ class Shelf:
         except Exception as error:
             if self._judged(handler, error) is Verdict.CRASH:
                 raise
+            lane.known = Known(row.id, failed.attempts, failed)
             self._lanes.holding(lane, fates.outage.delay(1))
             return False
         fates.tell_buried(row.delivery, handler.name, failed, buried=buried)
@@ -229,46 +246,14 @@ class Shelf:
                 raise
             self._lanes.holding(lane, fates.outage.delay(1))
             return False
-        fates.tell(step if closed else "duplicate", row.delivery, handler=handler.name)
+        facts = {} if closed else {"attempt": row.attempts}
+        fates.tell(step if closed else "duplicate", row.delivery, handler=handler.name, **facts)
         return True
 
-    def _answers(self, item: Item) -> int | None:
-        """The row of the dead letter that ``item`` is a replay of, if its key waits for that."""
+    def _answers(self, connection: sa.Connection, item: Item) -> bool:
+        """Whether ``item`` is a replay of the dead letter that its key waits for: it takes that one's place."""
         delivery = item.delivery
-        if delivery.replays == 0:
-            return None
-        return self._fates.transaction(lambda c: self._fates.held.dead_letter(c, delivery.message_id))
-
-    def _resolve(self, lane: Lane, item: Item, blocker: int) -> None:
-        """A replay of the dead letter that the key waits for: run it; when it is handled, the key goes on."""
-        fates, handler, delivery = self._fates, item.handler, item.delivery
-        policy = fates.policy(handler)
-        item.attempts += 1
-        try:
-            event = handler.decode(delivery)
-            fates.tell("attempt", delivery, handler=handler.name, attempt=item.attempts)
-            [fresh] = self._attempts.make(
-                handler, policy, [Try(delivery, event, item.attempts)], lambda c: fates.held.done(c, blocker)
-            )
-        except Exception as error:
-            verdict = fates.verdict(handler, error)
-            if verdict is Verdict.CRASH:
-                raise
-            if verdict is Verdict.PAUSE:
-                item.attempts -= 1
-                fates.pauses(handler, error)
-                fates.clock.wait(self._lanes.closing, fates.outage.delay(1))
-                self._lanes.again(lane, [item])
-                return
-            if verdict is Verdict.RETRY and item.attempts < policy.immediate:
-                self._lanes.again(lane, [item])
-                return
-            failed = Failed(error, item.attempts, item.first_failed_at or fates.clock.now())
-            buried = fates.transaction(lambda c: fates.write_dead_letter(c, delivery, handler.name, failed))
-            fates.tell_buried(delivery, handler.name, failed, buried=buried)
-        else:
-            fates.tell("handled" if fresh else "duplicate", delivery, handler=handler.name, attempt=item.attempts)
-        self._lanes.finished([item])
+        return delivery.replays > 0 and self._fates.held.reopen(connection, delivery, item.handler.name)
 
     def _failed(self, row: HeldRow, error: Exception, attempts: int) -> Failed:
         return Failed(error, attempts, row.first_failed_at or self._fates.clock.now())

@@ -130,6 +130,8 @@ def _settings(*, auto_create_topics: bool, partitions: int) -> dict[str, object]
         "share.coordinator.state.topic.replication.factor": 1,
         "share.coordinator.state.topic.min.isr": 1,
         "group.initial.rebalance.delay.ms": 0,
+        # A test that kills a member may have the group notice it soon.
+        "group.min.session.timeout.ms": 1000,
         # After a kill the controller waits this long before it lets the broker in again.
         "broker.session.timeout.ms": 3000,
         "broker.heartbeat.interval.ms": 500,

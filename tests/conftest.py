@@ -1,20 +1,24 @@
 """What several tiers of tests share: a workload whose history can be counted."""
 
+import json
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any
+from uuid import uuid4
 
 import psycopg
 import pytest
+import sqlalchemy as sa
 
+from postroom.inbox import Context, Inbox, InboxRunner, InboxSettings
 from postroom.messaging.kafka import KafkaOptions, connect
 from postroom.messaging.ports import Kafka
-from postroom.messaging.records import ReceivedRecord
+from postroom.messaging.records import OutgoingRecord, Partition, ReceivedRecord
 from postroom.outbox import Message, Names, Outbox, schema
 from postroom.outbox.database import open_store
 from postroom.outbox.write import write_psycopg
@@ -217,3 +221,157 @@ def writing() -> Callable[..., Any]:
         return _writing(workload, pause, per_transaction)
 
     return start
+
+
+@dataclass
+class Ledger:
+    """Numbered messages by key on one topic, and what one group's handlers did: a row for each effect.
+
+    ``orders[key]`` has the numbers sent. A message's id is ``<key>/<number>``, its payload JSON of both.
+    """
+
+    url: str
+    broker: Broker
+    topic: str
+    observe: Steps
+    settings: dict[str, Any]
+    group: str = field(default_factory=lambda: f"ledger-{uuid4().hex[:8]}")
+    orders: defaultdict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
+    runners: list[InboxRunner] = field(default_factory=list)
+
+    def kafka(self, client: str = "kafka-python", **options: Any) -> Kafka:
+        return connect(self.broker.options_for(client, options))
+
+    def create(self, partitions: int, topic: str = "") -> None:
+        with closing(self.kafka().topics()) as topics:
+            topics.create(topic or self.topic, partitions, 1, {})
+
+    def send(self, count: int, keys: int = 10, topic: str = "") -> None:
+        """``count`` messages round robin over ``keys``, numbered by key from 1, each record once."""
+        pairs = []
+        for n in range(count):
+            numbers = self.orders[f"key-{n % keys}"]
+            numbers.append(len(numbers) + 1)
+            pairs.append((f"key-{n % keys}", numbers[-1]))
+        self.put(*(self.record(key, number, topic=topic) for key, number in pairs))
+
+    def record(
+        self,
+        key: str,
+        number: int,
+        *,
+        keyless: bool = False,
+        topic: str = "",
+        value: bytes | None = None,
+        **headers: str,
+    ) -> OutgoingRecord:
+        """One message. Those that are put without ``send`` are not in ``orders``."""
+        told = {"ce_id": f"{key}/{number}", "ce_type": "n", **headers}
+        payload = json.dumps({"key": key, "number": number}).encode() if value is None else value
+        pairs = [(name, text.encode()) for name, text in told.items()]
+        return OutgoingRecord(topic or self.topic, None if keyless else key.encode(), payload, pairs)
+
+    def put(self, *records: OutgoingRecord) -> None:
+        publisher = self.kafka().publisher()
+        publication = publisher.send(records)
+        assert publication.wait(30)
+        assert not publication.errors()
+        publisher.close(5)
+
+    def inbox(self, **options: Any) -> Inbox:
+        return Inbox(self.group, **options)
+
+    def start(
+        self, inbox: Inbox, *, kafka: Kafka | None = None, url: str = "", observer: Any = None, **settings: Any
+    ) -> InboxRunner:
+        """A runner in this process; it is stopped after the test."""
+        runner = InboxRunner(
+            inbox,
+            database_url=url or self.url,
+            kafka=kafka or self.kafka(),
+            settings=InboxSettings(**{**self.settings, **settings}),
+            observer=observer or self.observe,
+        )
+        self.runners.append(runner)
+        runner.start()
+        return runner
+
+    @staticmethod
+    def apply(ctx: Context) -> None:
+        """The effect of the message in hand."""
+        key, number = ctx.message_id.split("/")
+        statement = sa.text("INSERT INTO effect (key, number) VALUES (:key, :number)")
+        ctx.session.execute(statement, {"key": key, "number": int(number)})
+
+    def query(self, sql: str, *params: object) -> list[tuple[Any, ...]]:
+        with psycopg.connect(self.url) as connection:
+            return connection.execute(sql.encode(), params).fetchall()
+
+    def execute(self, sql: str, *params: object) -> None:
+        with psycopg.connect(self.url) as connection:
+            connection.execute(sql.encode(), params)
+
+    def effects(self) -> dict[str, list[int]]:
+        """The numbers applied by key, in the order in which they were."""
+        found: dict[str, list[int]] = defaultdict(list)
+        for key, number in self.query("SELECT key, number FROM effect ORDER BY place"):
+            found[key].append(number)
+        return dict(found)
+
+    def outcomes(self) -> Counter[str]:
+        return Counter(outcome for (outcome,) in self.query("SELECT outcome FROM postroom.inbox"))
+
+    def attempts(self, message_id: str) -> int:
+        [(attempts,)] = self.query("SELECT attempts FROM postroom.inbox WHERE message_id = %s", message_id)
+        return int(attempts)
+
+    def held(self) -> list[tuple[str, str]]:
+        """Message and state, in the order of offsets."""
+        return self.query('SELECT message_id, state FROM postroom.inbox_held ORDER BY "partition", "offset"')
+
+    def dead_letters(self) -> Counter[str]:
+        """By message, as they are on their way to the topic of dead letters."""
+        sql = "SELECT headers FROM postroom.outbox WHERE topic LIKE %s"
+        rows = self.query(sql, "%.dlq")
+        return Counter(str(dict(pairs)["ce_id"]) for (pairs,) in rows)
+
+    def closed(self) -> int:
+        [(count,)] = self.query("SELECT count(*) FROM postroom.inbox")
+        return int(count)
+
+    def committed(self) -> dict[Partition, int]:
+        with closing(self.kafka().topics()) as topics:
+            return dict(topics.committed(self.group, [self.topic]))
+
+    def check(self, dead: Sequence[str] = ()) -> None:
+        """Each message of ``send`` once, by key in order, but for the dead ones, which have a dead letter each."""
+        expected = {
+            key: [number for number in numbers if f"{key}/{number}" not in dead] for key, numbers in self.orders.items()
+        }
+        assert self.effects() == {key: numbers for key, numbers in expected.items() if numbers}
+        assert self.dead_letters() == Counter(dead)
+        assert self.held() == []
+
+
+@pytest.fixture
+def ledger(
+    postroom_postgres: Database, postroom_kafka: Broker, postroom_topic: Callable[[str], str], steps: Steps
+) -> Iterator[Ledger]:
+    schema.upgrade(postroom_postgres.url)
+    settings = {
+        "attempts": 3,
+        "backoff_base_seconds": 0.01,
+        "backoff_cap_seconds": 0.02,
+        "outage_base_seconds": 0.05,
+        "outage_cap_seconds": 0.2,
+        "poll_timeout_seconds": 0.1,
+        "keep_alive_seconds": 0.2,
+        "control_seconds": 0.1,
+    }
+    ledger = Ledger(postroom_postgres.url, postroom_kafka, postroom_topic("ledger"), steps, settings)
+    ledger.execute("CREATE TABLE effect (place bigserial, key text, number integer)")
+    yield ledger
+    for runner in ledger.runners:
+        runner.stop()
+    for runner in ledger.runners:
+        assert runner.join(30)

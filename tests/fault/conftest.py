@@ -1,4 +1,4 @@
-"""Relays in processes of their own, which can be killed and stopped, and a broker that can be broken."""
+"""Relays and inboxes in processes of their own, which can be killed and stopped, and a broker that can be broken."""
 
 import json
 import signal
@@ -17,12 +17,12 @@ from postroom.testing import kafka_broker
 from postroom.testing.kafka import Broker
 
 
-class RelayProcess:
-    """A relay in a process of its own, and the steps that it told. ``at`` is on this machine's one clock."""
+class StepsProcess:
+    """A process that tells its steps, a line each. ``at`` is on this machine's one clock."""
 
-    def __init__(self, told: dict[str, Any]) -> None:
-        script = str(Path(__file__).with_name("relay_process.py"))
-        self._process = subprocess.Popen([sys.executable, script, json.dumps(told)], stdout=subprocess.PIPE, text=True)
+    def __init__(self, script: str, told: dict[str, Any]) -> None:
+        path = str(Path(__file__).with_name(script))
+        self._process = subprocess.Popen([sys.executable, path, json.dumps(told)], stdout=subprocess.PIPE, text=True)
         self._told: list[dict[str, Any]] = []
         self._news = Condition()
         self._reader = Thread(target=self._read, daemon=True)
@@ -35,15 +35,6 @@ class RelayProcess:
 
     def of(self, step: str) -> list[dict[str, Any]]:
         return [told for told in self.steps if told["step"] == step]
-
-    def sum_of(self, step: str) -> int:
-        """Messages, over all steps of this name."""
-        return sum(told["count"] for told in self.of(step))
-
-    @property
-    def shards(self) -> list[int]:
-        claimed = self.of("claimed")
-        return list(claimed[-1]["shards"]) if claimed else []
 
     def await_step(self, step: str, count: int = 1, seconds: float = 60.0) -> None:
         with self._news:
@@ -79,6 +70,19 @@ class RelayProcess:
                 self._news.notify_all()
 
 
+class RelayProcess(StepsProcess):
+    """A relay in a process of its own."""
+
+    def sum_of(self, step: str) -> int:
+        """Messages, over all steps of this name."""
+        return sum(told["count"] for told in self.of(step))
+
+    @property
+    def shards(self) -> list[int]:
+        claimed = self.of("claimed")
+        return list(claimed[-1]["shards"]) if claimed else []
+
+
 Spawn = Callable[..., RelayProcess]
 
 
@@ -94,6 +98,7 @@ def spawn(workload: Any, relay_settings: dict[str, Any]) -> Iterator[Spawn]:
     def start(client: str = "kafka-python", options: Any = None, settings: Any = None, **told: Any) -> RelayProcess:
         reached = workload.broker.options_for(client, options)
         process = RelayProcess(
+            "relay_process.py",
             {
                 "url": workload.url,
                 "bootstrap_servers": reached.bootstrap_servers,
@@ -103,7 +108,39 @@ def spawn(workload: Any, relay_settings: dict[str, Any]) -> Iterator[Spawn]:
                 "fall_by": signal.SIGKILL,
                 **told,
                 "settings": {**relay_settings, **(settings or {})},
-            }
+            },
+        )
+        processes.append(process)
+        return process
+
+    yield start
+    for process in processes:
+        if process.running:
+            process.end(signal.SIGKILL)
+
+
+@pytest.fixture
+def consumers(ledger: Any) -> Iterator[Callable[..., StepsProcess]]:
+    """Starts processes with an inbox of the ledger's group, which do not outlive the test: see inbox_process.py.
+
+    A member is ``named`` (static), so that one that comes after a kill need not wait for its session to end.
+    """
+    processes: list[StepsProcess] = []
+
+    def start(client: str = "kafka-python", *, options: Any = None, settings: Any = None, **told: Any) -> StepsProcess:
+        reached = ledger.broker.options_for(client, options)
+        process = StepsProcess(
+            "inbox_process.py",
+            {
+                "url": ledger.url,
+                "bootstrap_servers": reached.bootstrap_servers,
+                "client": client,
+                "options": dict(reached.options),
+                "topic": ledger.topic,
+                "group": ledger.group,
+                **told,
+                "settings": {**ledger.settings, **(settings or {})},
+            },
         )
         processes.append(process)
         return process

@@ -93,10 +93,17 @@ class FakeKafka:
     poll_errors: list[Exception] = field(default_factory=list)
     commit_errors: list[Exception] = field(default_factory=list)
 
-    def add(self, value: bytes | None, *headers: tuple[str, bytes], partition: int = 0, topic: str = "orders") -> None:
+    def add(
+        self,
+        value: bytes | None,
+        *headers: tuple[str, bytes],
+        partition: int = 0,
+        topic: str = "orders",
+        key: bytes = b"k",
+    ) -> None:
         place = Partition(topic, partition)
         records = self.log.setdefault(place, [])
-        records.append(ReceivedRecord(place, len(records), b"k", value, list(headers), self.clock.now()))
+        records.append(ReceivedRecord(place, len(records), key, value, list(headers), self.clock.now()))
 
     def consumer(
         self,
@@ -484,6 +491,23 @@ def test_a_replay_opens_its_dead_letter_once_and_only_for_its_group(world: World
     assert world.told(*outcome) == [*outcome, "handled"]
     assert world.effects() == ["a", "b"]
     assert world.outcomes() == {"1": "handled", "2": "handled"}
+
+
+def test_poisoned_messages_that_are_all_that_is_left_become_dead_letters(world: World) -> None:
+    @world.inbox.handler("orders", Paid, attempts=3)
+    def handle(event: Paid, ctx: Context) -> None:
+        apply(event, ctx)
+        if event.amount == 2:
+            raise RuntimeError("poisoned")
+
+    for number in range(125):
+        world.kafka.add(paid(str(number), 2 if number % 5 == 0 else 1), *head(number), key=b"%d" % number)
+
+    world.run()
+
+    assert Counter(world.outcomes().values()) == {"handled": 100, "dead-lettered": 25}
+    assert world.query("SELECT count(*) FROM postroom_inbox_held") == [(0,)]
+    assert world.told("paused") == []
 
 
 def test_a_large_dead_letter_is_given_a_shorter_diagnosis(world: World) -> None:

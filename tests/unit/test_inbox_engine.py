@@ -1,0 +1,775 @@
+"""The engine without its threads: the real lanes, processor and tables on SQLite, a step at a time, in any order.
+
+A test polls, takes work, does it later, lets time pass, takes partitions away, cuts the database off, kills the
+process between any two steps, and acts as an operator. In the end all must add up.
+"""
+
+import shutil
+import sqlite3
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from threading import Event as Flag
+from typing import Any, TypeVar, cast
+from uuid import uuid4
+
+import pytest
+import sqlalchemy as sa
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from postroom.inbox import Context, Inbox, InboxRunner, InboxSettings, Received
+from postroom.inbox.attempt import Attempts
+from postroom.inbox.fate import Fates
+from postroom.inbox.lanes import Job
+from postroom.inbox.member import Member, Polled
+from postroom.inbox.outage import Left
+from postroom.inbox.process import Processor
+from postroom.inbox.transactions import SyncTransactions, Work
+from postroom.inbox.workers import Workers
+from postroom.messaging.dead_letter import REPLAY_COUNT, REPLAY_GROUP
+from postroom.messaging.errors import DatabaseUnavailable, Poison, Unavailable
+from postroom.messaging.ports import Kafka
+from postroom.messaging.records import Partition, ReceivedRecord
+from postroom.outbox import schema
+
+T = TypeVar("T")
+DLQ = "orders.billing.dlq"
+PLACES = (Partition("orders", 0), Partition("orders", 1))
+
+
+class Killed(BaseException):
+    """The process is no more."""
+
+
+class HandClock:
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def now(self) -> datetime:
+        return datetime(2025, 1, 1, tzinfo=UTC) + timedelta(seconds=self.seconds)
+
+    def monotonic(self) -> float:
+        return self.seconds
+
+    def wait(self, event: Flag, timeout: float) -> bool:
+        self.seconds += timeout
+        return event.is_set()
+
+
+class Unreliable:
+    """Transactions on a database that is away, or goes away, for as many of them as ``script`` says.
+
+    ``away``: before anything is done; ``cut``: before the commit; ``lost``: after it, so that nobody knows.
+    """
+
+    def __init__(self, url: str, script: list[str]) -> None:
+        self._real = SyncTransactions(url, "test")
+        self._script = script
+
+    def run(self, work: Work[T]) -> T:
+        what = self._script.pop(0) if self._script else "well"
+        if what == "away":
+            raise DatabaseUnavailable("away")
+
+        def cut(session: Any, shown: Any) -> T:
+            result = work(session, shown)
+            if what == "cut":
+                raise DatabaseUnavailable("cut")
+            return result
+
+        result = self._real.run(cut)
+        if what == "lost":
+            raise DatabaseUnavailable("the answer to the commit is lost")
+        return result
+
+    def finish(self, returned: object, timeout: float | None = None) -> object:
+        return returned
+
+    def close(self) -> None:
+        self._real.close()
+
+
+@dataclass
+class Engine:
+    """One database, one topic, and one process at a time, with its threads' work done by hand."""
+
+    path: Path
+    settings: InboxSettings = field(default_factory=InboxSettings)
+    options: dict[str, Any] = field(default_factory=dict)
+    clock: HandClock = field(default_factory=HandClock)
+    log: dict[Partition, list[ReceivedRecord]] = field(default_factory=lambda: {place: [] for place in PLACES})
+    committed: dict[Partition, int] = field(default_factory=dict)
+    positions: dict[Partition, int] = field(default_factory=dict)
+    scripts: dict[str, list[str]] = field(default_factory=dict)
+    database: list[str] = field(default_factory=list)
+    steps: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    jobs: list[Job] = field(default_factory=list)
+    kill_at: int = 0
+    """The process is killed at so many steps from now; 0: not."""
+    calls: list[tuple[str, int]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.inbox = Inbox("billing")
+        self.inbox.handler("orders", **self.options)(self._handle)
+        self.transactions: Unreliable | None = None
+        self.start()
+
+    # --- the application -----------------------------------------------------------------------------------
+
+    def _handle(self, received: Received, ctx: Context) -> None:
+        name = (received.payload or b"").decode()
+        self.calls.append((name, ctx.attempt))
+        waiting = ctx.session.execute(
+            sa.text(
+                "SELECT count(*) FROM postroom_inbox_held WHERE state = 'dead-letter' AND key = :key"
+                ' AND "partition" = :partition AND "offset" < :offset'
+            ),
+            {"key": ctx.key, "partition": ctx.partition, "offset": int(name.partition("/")[2] or 0)},
+        ).scalar_one()
+        if REPLAY_COUNT not in ctx.headers:
+            assert waiting == 0, f"{name} passes a dead letter that is not resolved"
+        ctx.session.execute(sa.text("INSERT INTO effect VALUES (:name)"), {"name": name})
+        script = self.scripts.get(name)
+        what = script.pop(0) if script else "."
+        if what != ".":
+            raise {"f": RuntimeError, "u": Unavailable, "p": Poison, "k": Killed}[what]
+
+    # --- the process ---------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        url = f"sqlite:///{self.path}"
+        if self.transactions is not None:
+            self.transactions.close()
+        self.runner = InboxRunner(
+            self.inbox,
+            database_url=url,
+            kafka=cast("Kafka", None),
+            settings=self.settings,
+            observer=self._observe,
+            clock=self.clock,
+        )
+        self.transactions = Unreliable(url, self.database)
+        self.lanes = self.runner._lanes
+        fates = Fates(
+            self.inbox,
+            self.settings,
+            self.lanes,
+            self.runner._gates,
+            transactions=self.transactions,
+            observe=self._observe,
+            clock=self.clock,
+        )
+        self.runner._fates = fates
+        self.processor = Processor(fates, Attempts(self.inbox, self.transactions, None, fates.tell), self.runner._begun)
+        self.jobs = []
+        self.came: list[Partition] = []
+        self.assign()
+
+    def _observe(self, step: str, /, **facts: Any) -> None:
+        self.steps.append((step, facts))
+        if self.kill_at:
+            self.kill_at -= 1
+            if self.kill_at == 0:
+                raise Killed
+
+    def alive(self, work: Callable[[], object]) -> bool:
+        """Do it; if that is the end of the process, start another one."""
+        try:
+            work()
+        except Killed:
+            self.start()
+            return False
+        return True
+
+    def assign(self) -> None:
+        self.lanes.assign(PLACES)
+        self.came += PLACES
+        self.positions = {place: self.committed.get(place, 0) for place in PLACES}
+
+    def rebalance(self) -> None:
+        """Away and back; what was taken is still being worked at."""
+        self.commit()
+        self.lanes.revoke(PLACES)
+        self.runner._end_begun(PLACES)
+        self.came = []
+        self.assign()
+
+    def commit(self) -> None:
+        offsets = self.lanes.uncommitted()
+        for place, offset in offsets.items():
+            for record in self.log[place][self.committed.get(place, 0) : offset]:
+                self.check_safe(record)
+        self.committed.update(offsets)
+        self.lanes.committed(offsets)
+
+    def check_safe(self, record: ReceivedRecord) -> None:
+        """Nothing that is neither closed nor held may be passed."""
+        id_ = dict(record.headers)["ce_id"].decode()
+        held = self.query(
+            'SELECT 1 FROM postroom_inbox_held WHERE "partition" = ? AND "offset" = ?',
+            record.partition.number,
+            record.offset,
+        )
+        assert id_ in self.outcomes() or held, f"{record.partition}/{record.offset} is passed"
+
+    def poll(self, most: int = 10) -> None:
+        self.commit()
+        self.runner._look_after(cast("Workers", NO_WORKERS))
+        full = set(self.lanes.full())
+        records = [
+            record
+            for place in PLACES
+            if place not in full
+            for record in self.log[place][self.positions[place] : self.positions[place] + most]
+        ]
+        for record in records:
+            self.positions[record.partition] = record.offset + 1
+        came, self.came = self.came, []
+        try:
+            self.runner._take_in(cast("Member", Silent()), Polled(self.lanes.receive(records), came, []))
+        except Left:
+            raise AssertionError from None
+
+    def take(self) -> bool:
+        job = self.lanes.take(0)
+        if job is not None:
+            self.jobs.append(job)
+        return job is not None
+
+    def work(self, which: int = 0) -> None:
+        if self.jobs:
+            self.processor.run(self.jobs.pop(which % len(self.jobs)))
+
+    def work_all(self) -> None:
+        while self.take():
+            self.work()
+
+    def settle(self, rounds: int = 400) -> None:
+        """Until nothing moves any more."""
+        for _ in range(rounds):
+            alive = self.alive(self.poll)
+            while alive and (self.jobs or self.take()):
+                alive = self.alive(self.work)
+            if alive and not self.lanes.in_hand and self.is_read():
+                self.commit()
+                return
+            self.clock.seconds += 1.0
+        raise AssertionError(f"it does not come to rest; the last steps: {self.steps[-20:]}")
+
+    def is_read(self) -> bool:
+        return all(self.positions[place] == len(self.log[place]) for place in PLACES)
+
+    # --- the world around it -------------------------------------------------------------------------------
+
+    def send(self, partition: int, key: bytes | None, script: str = "", *headers: tuple[str, bytes]) -> str:
+        place = PLACES[partition]
+        name = f"{partition}/{len(self.log[place])}"
+        self.scripts[name] = list(script)
+        self.append(place, key, name, name, *headers)
+        return name
+
+    def append(self, place: Partition, key: bytes | None, name: str, id_: str, *headers: tuple[str, bytes]) -> None:
+        pairs = [("ce_id", id_.encode()), ("ce_type", b"t"), *headers]
+        at = self.clock.now()
+        self.log[place].append(ReceivedRecord(place, len(self.log[place]), key, name.encode(), pairs, at))
+
+    def replay(self, name: str, count: int = 1) -> None:
+        """As ``postroom dlq replay`` does."""
+        partition, _, offset = name.partition("/")
+        original = self.log[PLACES[int(partition)]][int(offset)]
+        marks = ((REPLAY_COUNT, str(count).encode()), (REPLAY_GROUP, b"billing"))
+        self.append(original.partition, original.key, name, name, *marks)
+
+    def operator(self, sql: str, *params: object) -> int:
+        """Change held messages by hand, and say so."""
+        with closing(sqlite3.connect(self.path)) as connection:
+            changed = connection.execute(sql, params).rowcount
+            connection.execute(
+                "INSERT INTO postroom_inbox_control (consumer_group, revision) VALUES ('billing', 1)"
+                " ON CONFLICT (consumer_group, subject) DO UPDATE SET revision = revision + 1"
+            )
+            connection.commit()
+        return changed
+
+    def retry(self) -> None:
+        self.operator(
+            "UPDATE postroom_inbox_held SET attempts = 0, next_attempt_at = ? WHERE state = 'retry'",
+            self.clock.now().isoformat().replace("+00:00", "Z"),
+        )
+
+    def discard_blockers(self) -> int:
+        return self.operator("DELETE FROM postroom_inbox_held WHERE state = 'dead-letter'")
+
+    def discard(self, row: int) -> None:
+        """As ``postroom inbox held discard`` does."""
+        with closing(sqlite3.connect(self.path)) as connection:
+            connection.execute(
+                "INSERT OR IGNORE INTO postroom_inbox (consumer_group, message_id, outcome, topic, handler)"
+                " SELECT 'billing', message_id, 'discarded', topic, handler FROM postroom_inbox_held WHERE id = ?",
+                [row],
+            )
+            connection.commit()
+        self.operator("DELETE FROM postroom_inbox_held WHERE id = ?", row)
+
+    # --- what became of it ---------------------------------------------------------------------------------
+
+    def query(self, sql: str, *params: object) -> list[tuple[Any, ...]]:
+        with closing(sqlite3.connect(self.path)) as connection:
+            return connection.execute(sql, params).fetchall()
+
+    def effects(self) -> list[str]:
+        return [name for (name,) in self.query("SELECT name FROM effect ORDER BY rowid")]
+
+    def outcomes(self) -> dict[str, str]:
+        return dict(self.query("SELECT message_id, outcome FROM postroom_inbox"))
+
+    def dead(self) -> Counter[str]:
+        return Counter(
+            payload.decode() for (payload,) in self.query("SELECT payload FROM postroom_outbox WHERE topic = ?", DLQ)
+        )
+
+    def held(self) -> list[tuple[str, str, int]]:
+        return self.query('SELECT message_id, state, attempts FROM postroom_inbox_held ORDER BY "partition", "offset"')
+
+    def told(self, *steps: str) -> list[str]:
+        return [step for step, _ in self.steps if step in steps]
+
+
+class Silent:
+    """A member of a group that nobody hears from."""
+
+    silence = 0.0
+
+
+class NoWorkers:
+    def overdue(self, timeout: object) -> Sequence[Any]:
+        return []
+
+
+NO_WORKERS = NoWorkers()
+
+
+@pytest.fixture(scope="session")
+def blank(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("engine") / "blank.db"
+    schema.upgrade(f"sqlite:///{path}")
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE effect (name TEXT)")
+        connection.commit()
+    return path
+
+
+@pytest.fixture
+def make(blank: Path, tmp_path: Path) -> Iterator[Callable[..., Engine]]:
+    made: list[Engine] = []
+
+    def engine(options: dict[str, Any] | None = None, **chosen: Any) -> Engine:
+        path = Path(shutil.copy(blank, tmp_path / f"{uuid4().hex}.db"))
+        made.append(Engine(path, InboxSettings(**chosen), options or {}))
+        return made[-1]
+
+    yield engine
+    for each in made:
+        assert each.transactions is not None
+        each.transactions.close()
+
+
+ACTIONS = st.one_of(
+    st.tuples(st.just("send"), st.integers(0, 1), st.sampled_from([b"a", b"b", None]), st.text("ffupk.", max_size=5)),
+    st.tuples(st.just("poll"), st.integers(1, 5)),
+    st.tuples(st.just("take")),
+    st.tuples(st.just("work"), st.integers(0, 3)),
+    st.tuples(st.just("work"), st.integers(0, 3)),
+    st.tuples(st.just("pass"), st.sampled_from([0.1, 1.0, 31.0])),
+    st.tuples(st.just("rebalance")),
+    st.tuples(st.just("kill"), st.integers(0, 6)),
+    st.tuples(st.just("database"), st.lists(st.sampled_from(["well", "away", "cut", "lost"]), max_size=4)),
+    st.tuples(st.just("retry")),
+    st.tuples(st.just("discard"), st.integers(0, 3)),
+    st.tuples(st.just("expired"), st.integers(0, 1), st.sampled_from([b"a", b"b"])),
+)
+
+
+def act(engine: Engine, name: str, *arguments: Any) -> None:
+    """One of ``ACTIONS``."""
+    DEEDS[name](engine, *arguments)
+
+
+def do_kill(engine: Engine, steps: int) -> None:
+    engine.kill_at = steps
+    if not steps:
+        engine.start()
+
+
+def do_pass(engine: Engine, seconds: float) -> None:
+    engine.clock.seconds += seconds
+
+
+def do_database(engine: Engine, script: list[str]) -> None:
+    engine.database[:] = script
+
+
+def do_discard(engine: Engine, number: int) -> None:
+    rows = [row for (row,) in engine.query("SELECT id FROM postroom_inbox_held WHERE state <> 'dead-letter'")]
+    if len(rows) > number:
+        engine.discard(rows[number])
+
+
+DEEDS: dict[str, Callable[..., object]] = {
+    "send": Engine.send,
+    "expired": lambda engine, *place: engine.send(*place, "", ("expires_at", b"2020-01-01T00:00:00Z")),
+    "poll": lambda engine, most: engine.alive(lambda: engine.poll(most)),
+    "take": Engine.take,
+    "work": lambda engine, which: engine.alive(lambda: (engine.jobs or engine.take()) and engine.work(which)),
+    "pass": do_pass,
+    "rebalance": Engine.rebalance,
+    "kill": do_kill,
+    "database": do_database,
+    "retry": Engine.retry,
+    "discard": do_discard,
+}
+
+
+def check(engine: Engine) -> None:
+    """Nothing fails any more: it all comes to its end, and adds up."""
+    engine.kill_at = 0
+    engine.database.clear()
+    for script in engine.scripts.values():
+        script.clear()
+    engine.settle()
+    while engine.discard_blockers():
+        engine.clock.seconds += 2.0
+        engine.settle()
+
+    outcomes, dead, effects = engine.outcomes(), engine.dead(), engine.effects()
+    assert engine.held() == []
+    assert outcomes.keys() == engine.scripts.keys()
+    assert Counter(effects) == Counter(name for name, outcome in outcomes.items() if outcome == "handled")
+    assert dead == Counter(name for name, outcome in outcomes.items() if outcome == "dead-lettered")
+    assert engine.committed == {place: len(records) for place, records in engine.log.items() if records}
+    by_key = defaultdict(list)
+    for name in effects:
+        partition, _, offset = name.partition("/")
+        record = engine.log[PLACES[int(partition)]][int(offset)]
+        if record.key is not None:
+            by_key[partition, record.key].append(int(offset))
+    assert all(offsets == sorted(offsets) for offsets in by_key.values()), effects
+    assert (engine.lanes.in_hand, engine.lanes._bytes, engine.lanes._lanes) == (0, 0, {})
+
+
+@given(
+    sent=st.lists(
+        st.tuples(st.integers(0, 1), st.sampled_from([b"a", b"b", None]), st.text("ffupk.", max_size=5)), max_size=12
+    ),
+    actions=st.lists(ACTIONS, max_size=60),
+    on_dead_letter=st.sampled_from(["go-on", "wait"]),
+    attempts=st.integers(1, 4),
+    immediate=st.integers(1, 3),
+    batch_size=st.sampled_from([1, 3, 10]),
+    window=st.sampled_from([2, 50]),
+    max_in_hand=st.sampled_from([2, 2000]),
+)
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+def test_whatever_happens_all_adds_up(  # noqa: PLR0917
+    make: Callable[..., Engine],
+    sent: list[tuple[int, bytes | None, str]],
+    actions: list[tuple[Any, ...]],
+    on_dead_letter: str,
+    attempts: int,
+    immediate: int,
+    batch_size: int,
+    window: int,
+    max_in_hand: int,
+) -> None:
+    engine = make(
+        {"on_dead_letter": on_dead_letter, "breaker_window": window},
+        attempts=attempts,
+        immediate_attempts=immediate,
+        batch_size=batch_size,
+        max_in_hand=max_in_hand,
+    )
+    for message in sent:
+        engine.send(*message)
+    for action in actions:
+        act(engine, *action)
+
+    check(engine)
+
+
+def test_a_key_that_is_taken_away_before_it_is_shelved_is_left_alone(make: Callable[..., Engine]) -> None:
+    engine = make(immediate_attempts=1)
+    engine.send(0, b"a", "f")
+    engine.poll()
+    engine.work_all()
+    engine.send(0, b"a")
+    engine.poll()
+    assert engine.take()
+
+    engine.rebalance()
+    engine.work()  # the job to put the second one behind the first
+    engine.settle()
+
+    assert engine.effects() == ["0/0", "0/1"]
+
+
+def test_what_was_taken_and_revoked_before_it_began_is_not_begun(make: Callable[..., Engine]) -> None:
+    engine = make()
+    engine.send(0, b"a")
+    engine.poll()
+    assert engine.take()
+
+    engine.rebalance()
+    engine.work()
+
+    assert (engine.effects(), engine.calls) == ([], [])
+    engine.settle()
+    assert engine.effects() == ["0/0"]
+
+
+@pytest.mark.parametrize("lost_after", ["lost", "cut", "away"])
+@pytest.mark.parametrize("script", ["ff", "fff"])
+def test_a_hold_whose_commit_is_in_doubt_leaves_nothing_behind(
+    make: Callable[..., Engine], lost_after: str, script: str
+) -> None:
+    """The message and those behind it may be in the table or not; it must be looked for there."""
+    engine = make(immediate_attempts=1)
+    for what in (script, "", ""):
+        engine.send(0, b"a", what)
+    engine.poll()
+    engine.take()
+    engine.database[:] = ["well", lost_after]
+    engine.work()
+
+    engine.settle()
+
+    assert engine.effects() == ["0/0", "0/1", "0/2"]
+    assert engine.held() == []
+
+
+@pytest.mark.parametrize("failing", ["lost", "cut", "away"])
+def test_a_dead_letter_whose_commit_is_in_doubt_still_stops_its_key(make: Callable[..., Engine], failing: str) -> None:
+    engine = make({"on_dead_letter": "wait"})
+    engine.send(0, b"a", "p")
+    engine.send(0, b"a")
+    engine.poll()
+    engine.take()
+    engine.database[:] = ["well", failing]
+    engine.work()
+    engine.settle()
+
+    assert (engine.effects(), engine.dead()) == ([], Counter(["0/0"]))
+    assert engine.held() == [("0/0", "dead-letter", 1), ("0/1", "behind", 0)]
+    engine.discard_blockers()
+    engine.clock.seconds += 2
+    engine.settle()
+    assert engine.effects() == ["0/1"]
+
+
+def test_an_outage_burns_no_attempt_of_a_held_message_even_if_it_cannot_be_written_down(
+    make: Callable[..., Engine],
+) -> None:
+    engine = make(attempts=3, immediate_attempts=1)
+    engine.send(0, b"a", "f" + "u" * 9)
+    engine.poll()
+    engine.work_all()
+    for _ in range(9):  # each time the row says one attempt more, and it cannot be set right
+        engine.clock.seconds += 31.0
+        engine.lanes.wake()
+        if engine.take():
+            engine.database[:] = ["well", "well", "well", "away"]
+            engine.work()
+            engine.database.clear()
+    engine.settle()
+
+    assert engine.effects() == ["0/0"]
+    assert engine.dead() == Counter()
+    assert engine.calls[-1] == ("0/0", 2)
+
+
+def test_the_diagnosis_outlives_an_outage_in_which_it_could_not_be_written(make: Callable[..., Engine]) -> None:
+    engine = make(attempts=2, immediate_attempts=1)
+    engine.send(0, b"a", "ff")
+    engine.poll()
+    engine.work_all()
+    engine.clock.seconds += 31.0
+    engine.take()
+    engine.database[:] = ["well", "well", "well", "away"]
+    engine.work()
+    engine.settle()
+
+    [dead] = [facts for step, facts in engine.steps if step == "dead_lettered"]
+    assert (type(dead["error"]), dead["attempts"]) == (RuntimeError, 2)
+    assert len(engine.calls) == 2
+
+
+def test_a_replay_takes_the_place_of_the_dead_letter_its_key_waits_for(make: Callable[..., Engine]) -> None:
+    engine = make({"on_dead_letter": "wait"}, attempts=2)
+    engine.send(0, b"a", "pp")
+    engine.send(0, b"a")
+    engine.settle()
+    assert engine.effects() == []
+
+    engine.replay("0/0")  # fails again
+    engine.settle()
+    assert engine.held() == [("0/0", "dead-letter", 1), ("0/1", "behind", 0)]
+    engine.replay("0/0")  # the same replay come again: it changes nothing
+    engine.settle()
+    assert engine.held()[0] == ("0/0", "dead-letter", 1)
+    assert engine.effects() == []
+    engine.replay("0/0", 2)
+    engine.settle()
+
+    assert engine.effects() == ["0/0", "0/1"]
+    assert engine.dead() == Counter({"0/0": 2})
+    assert engine.held() == []
+    assert engine.outcomes() == {"0/0": "handled", "0/1": "handled"}
+
+
+def test_a_replay_waits_through_an_outage_and_keeps_its_attempts(make: Callable[..., Engine]) -> None:
+    engine = make({"on_dead_letter": "wait"}, attempts=1)
+    engine.send(0, b"a", "f" + "u" * 3)
+    engine.send(0, b"a")
+    engine.settle()
+    engine.replay("0/0")
+    engine.database[:] = ["well", "well", "away", "lost", "cut"]
+    engine.settle()
+
+    assert engine.effects() == ["0/0", "0/1"]
+    assert engine.dead() == Counter(["0/0"])
+
+
+def test_a_database_that_is_away_is_not_asked_again_at_once_for_a_held_key(make: Callable[..., Engine]) -> None:
+    engine = make(immediate_attempts=1)
+    engine.send(0, b"a", "f")
+    engine.poll()
+    engine.work_all()
+    engine.send(0, b"a")
+    engine.poll()
+    engine.take()
+    engine.database[:] = ["away"]
+    engine.work()
+
+    assert not engine.take()
+    engine.clock.seconds += 0.5
+    assert engine.take()
+
+
+def test_a_wish_of_an_operator_is_not_lost_on_a_key_that_is_being_looked_at(make: Callable[..., Engine]) -> None:
+    engine = make({"on_dead_letter": "wait"})
+    engine.send(0, b"a", "p")
+    engine.send(0, b"a")
+    engine.settle()
+    engine.lanes.hold({})
+    job = engine.lanes.take(0)
+    assert job is not None
+    [lane] = job.lanes
+
+    engine.discard_blockers()
+    engine.clock.seconds += 2
+    engine.poll()  # hears of it while the worker has the lane
+    engine.lanes.holding(lane, None)  # what the worker had read before
+    engine.lanes.done(job)
+    engine.settle()
+
+    assert engine.effects() == ["0/1"]
+
+
+@pytest.mark.parametrize("immediate", [1, 5])
+def test_an_open_breaker_burns_no_attempt_in_hand_or_in_the_table(make: Callable[..., Engine], immediate: int) -> None:
+    engine = make({"breaker_window": 3}, attempts=4, immediate_attempts=immediate, control_seconds=60.0)
+    names = [engine.send(0, str(number).encode(), "f" * 9) for number in range(6)]
+    engine.poll()
+    for _ in range(200):
+        if engine.take():
+            engine.work()
+        engine.clock.seconds += 1.0
+
+    assert engine.dead() == Counter()
+    assert "paused" in engine.told("paused")
+    engine.scripts.clear()
+    engine.settle()
+    assert sorted(engine.effects()) == names
+    assert max(attempt for _, attempt in engine.calls) <= 4
+
+
+def test_a_failure_of_a_suspect_is_no_crash(make: Callable[..., Engine]) -> None:
+    engine = make(attempts=3, immediate_attempts=3)
+    engine.send(0, b"a", "kff")
+    engine.settle()
+
+    assert engine.effects() == ["0/0"]
+    assert engine.dead() == Counter()
+
+
+@pytest.mark.parametrize("attempts", [1, 3])
+def test_a_message_that_kills_its_process_is_a_dead_letter_after_its_attempts(
+    make: Callable[..., Engine], attempts: int
+) -> None:
+    engine = make(attempts=attempts, batch_size=10)
+    for script in ("", "k" * 50, ""):
+        engine.send(0, b"a", script)
+    engine.send(1, b"b")
+    engine.settle()
+
+    assert engine.effects().count("0/0") == 1
+    assert sorted(engine.effects()) == ["0/0", "0/2", "1/0"]
+    assert engine.dead() == Counter(["0/1"])
+    assert Counter(name for name, _ in engine.calls)["0/1"] == max(2, attempts)
+    [dead] = [facts for step, facts in engine.steps if step == "dead_lettered"]
+    assert type(dead["error"]).__name__ == "HandlerCrashed"
+
+
+def test_a_held_message_that_kills_its_process_is_a_dead_letter_after_its_attempts(make: Callable[..., Engine]) -> None:
+    engine = make(attempts=3, immediate_attempts=1)
+    engine.send(0, b"a", "f" + "k" * 20)
+    engine.send(0, b"a")
+    engine.settle()
+
+    assert engine.effects() == ["0/1"]
+    assert [attempt for name, attempt in engine.calls if name == "0/0"] == [1, 2, 3]
+    assert engine.dead() == Counter(["0/0"])
+
+
+def test_the_crash_of_one_is_not_held_against_others(make: Callable[..., Engine]) -> None:
+    engine = make(attempts=1, batch_size=10)
+    names = [engine.send(0, key, script) for key, script in ((b"a", ""), (b"b", "k"), (b"c", ""))]
+    engine.settle()
+
+    assert sorted(engine.effects()) == names
+    assert engine.dead() == Counter()
+
+
+def test_an_orderly_end_leaves_no_trace_of_a_crash(make: Callable[..., Engine]) -> None:
+    engine = make()
+    engine.send(0, b"a")
+    engine.poll()
+    assert engine.query("SELECT first_offset, last_offset FROM postroom_inbox_attempt") == [(0, 0)]
+
+    engine.rebalance()
+
+    assert engine.query("SELECT * FROM postroom_inbox_attempt") == []
+
+
+def test_what_waits_goes_on_after_the_longest_of_waits_and_not_before(make: Callable[..., Engine]) -> None:
+    engine = make({"base": 8.0, "cap": 8.0}, attempts=3, immediate_attempts=1)
+    engine.send(0, b"a", "f")
+    engine.send(0, b"a")
+    engine.send(0, b"b")
+    engine.poll()
+    engine.work_all()
+    [(seconds, behind)] = [(facts["seconds"], facts["behind"]) for step, facts in engine.steps if step == "held"]
+
+    assert behind == 1
+
+    assert engine.effects() == ["0/2"]
+    engine.poll()
+    assert engine.committed[PLACES[0]] == 3
+    engine.clock.seconds += seconds * 0.99
+    assert not engine.take()
+    engine.clock.seconds += seconds * 0.02
+    engine.work_all()
+    assert engine.effects() == ["0/2", "0/0", "0/1"]
