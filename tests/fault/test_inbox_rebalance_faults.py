@@ -1,6 +1,7 @@
 """P3, P5: members join, leave and die under load; keys keep their order, each effect is there once."""
 
 import signal
+import threading
 from typing import Any
 
 import pytest
@@ -17,6 +18,33 @@ SHORT = {
 BOTH = ["kafka-python", "confluent-kafka"]
 
 
+@pytest.mark.parametrize("client", BOTH)
+def test_what_was_in_hand_when_a_rebalance_came_is_read_again(
+    ledger: Any, steps: Any, eventually: Any, client: str
+) -> None:
+    """A partition may be revoked and come back at once: what was polled of it and dropped must come, too."""
+    inbox: Inbox = ledger.inbox()
+    go_on = threading.Event()
+
+    @inbox.handler(ledger.topic)
+    def handle(_: Received, ctx: Context) -> None:
+        assert go_on.wait(60)
+        ledger.apply(ctx)
+
+    ledger.create(4)
+    ledger.send(200, keys=20)
+    ledger.start(inbox, kafka=ledger.kafka(client), concurrency=2)
+    steps.await_step("received", 200)
+    ledger.start(inbox, kafka=ledger.kafka(client), concurrency=2)
+    eventually(lambda: sum(len(facts["partitions"]) for facts in steps.of("assigned")) == 8, "they share them")
+    go_on.set()
+    eventually(lambda: ledger.closed() == 200, "all are handled")
+
+    assert len(steps.of("revoked")) == 1
+    ledger.check()
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("cooperative", [False, True])
 @pytest.mark.parametrize("client", BOTH)
 def test_members_that_join_leave_and_die_under_load(
