@@ -823,7 +823,7 @@ def test_an_inbox_without_handlers_or_with_impossible_waits_does_not_start(world
     ),
     rebalances=st.sets(st.integers(1, 12), max_size=3),
 )
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_each_message_has_one_effect_or_one_dead_letter(
     template: Path, tmp_path: Path, messages: list[tuple[int, list[str]]], rebalances: set[int]
 ) -> None:
