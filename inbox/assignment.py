@@ -65,7 +65,7 @@ class Assignment:
     def finish(self, item: InHand) -> None:
         """It is processed for good."""
         if self.owns(item):
-            del self.owned[item.record.partition].unfinished[item.record.offset]
+            self.owned[item.record.partition].unfinished.pop(item.record.offset, None)  # it may have come twice
 
     def unfinished(self) -> Mapping[Partition, tuple[int, int]]:
         """First and last offset of what is not done, by partition."""

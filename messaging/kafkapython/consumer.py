@@ -1,10 +1,11 @@
 """A consumer group's member whose offsets are committed by hand."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from kafka import ConsumerRebalanceListener, KafkaConsumer, OffsetAndMetadata, TopicPartition
+from kafka.consumer.subscription_state import TopicPartitionState
 
 from ..ports import PartitionsHook
 from ..records import Partition, ReceivedRecord
@@ -26,7 +27,7 @@ class GroupConsumer:
         on_revoked: PartitionsHook,
     ) -> None:
         self._consumer = build(KafkaConsumer, options)
-        self._consumer.subscribe(topics=list(topics), listener=_Hooks(on_assigned, on_revoked))
+        self._consumer.subscribe(topics=list(topics), listener=_Hooks(self._read_anew, on_assigned, on_revoked))
 
     def poll(self, timeout: float, max_records: int) -> Sequence[ReceivedRecord]:
         self._let_go_of_the_drained()
@@ -69,6 +70,16 @@ class GroupConsumer:
         if fetcher._next_partition_records is not None and not fetcher._next_partition_records:  # noqa: SLF001
             fetcher._next_partition_records = None  # noqa: SLF001
 
+    def _read_anew(self, partitions: Sequence[TopicPartition]) -> None:
+        """Have partitions that came be read from what the group committed.
+
+        kafka-python 3.0.12 keeps the position of one that was revoked and comes back to the same member, and so would
+        pass over what was polled and not finished.
+        """
+        assignment = self._consumer._subscription.assignment  # noqa: SLF001  no public word for it
+        for partition in partitions:
+            assignment[partition] = TopicPartitionState()
+
     def _take_up_join(self) -> None:
         """Ask again for a join that outlived its poll.
 
@@ -81,11 +92,18 @@ class GroupConsumer:
 
 
 class _Hooks(ConsumerRebalanceListener):  # type: ignore[misc]
-    def __init__(self, on_assigned: PartitionsHook, on_revoked: PartitionsHook) -> None:
+    def __init__(
+        self,
+        read_anew: Callable[[Sequence[TopicPartition]], None],
+        on_assigned: PartitionsHook,
+        on_revoked: PartitionsHook,
+    ) -> None:
+        self._read_anew = read_anew
         self._on_assigned = on_assigned
         self._on_revoked = on_revoked
 
     def on_partitions_assigned(self, assigned: Sequence[TopicPartition]) -> None:
+        self._read_anew(assigned)
         self._on_assigned([Partition(*part) for part in assigned])
 
     def on_partitions_revoked(self, revoked: Sequence[TopicPartition]) -> None:

@@ -1,9 +1,9 @@
 """An inbox in a process of its own, which tells its steps and can be told to fall at one: see conftest.py.
 
 ``fall_at``: kill itself at that step (of the message ``fall_of``), the ``fall_after``-th time. ``tell``: the steps
-to tell, all by default. ``fails``: by message id, so many attempts of it fail. ``fail_every``: of a key's numbers
-every such one fails for its first two attempts. ``kills``: these messages end the process. ``while_exists``: a file
-without which nothing fails or kills any more.
+to tell, all by default. ``fails``: by message id, so many attempts of it fail. ``fail_every``: of all messages every
+such one fails for its first two attempts, never many in a row. ``kills``: these messages end the process.
+``while_exists``: a file without which nothing fails or kills any more.
 """
 
 import json
@@ -52,7 +52,7 @@ def handle(ctx: Context, told: dict[str, Any]) -> None:
     if ctx.message_id in told.get("kills", ()):
         os._exit(7)
     fails = told.get("fails", {}).get(ctx.message_id, 0)
-    if "fail_every" in told and int(number) % told["fail_every"] == 0:
+    if "fail_every" in told and (int(number) + int(key.removeprefix("key-"))) % told["fail_every"] == 0:
         fails = 2
     if ctx.attempt <= fails:
         raise RuntimeError("not yet")
@@ -64,7 +64,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     inbox = Inbox(told["group"])
 
-    @inbox.handler(told["topic"])
+    @inbox.handler(told["topic"], breaker_threshold=1.0)  # many fail here, and nothing is away
     def run(_: Received, ctx: Context) -> None:
         handle(ctx, told)
 
