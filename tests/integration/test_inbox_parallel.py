@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 
 from postroom.inbox import AsyncContext, Context, Inbox, Received
 from postroom.inbox.context import BatchContext
+from postroom.messaging.errors import Unavailable
 from postroom.outbox import Event, Message, Outbox
 
 
@@ -293,3 +294,64 @@ def test_what_operators_write_is_obeyed_while_it_runs(ledger: Any, steps: Any, e
     ledger.check()
     assert steps.of("policy_changed")[0]["policy"]["attempts"] == 3
     assert ledger.attempts("key-1/4") == 3
+
+
+@pytest.mark.parametrize("how", ["unavailable", "pause_on", "plain"])
+def test_something_away_stops_its_handler_only_and_costs_no_message(
+    ledger: Any, steps: Any, eventually: Any, how: str
+) -> None:
+    """Its topic's partitions stand still; another topic of the same inbox goes on."""
+    inbox: Inbox = ledger.inbox()
+    other = f"{ledger.topic}-other"
+    back = threading.Event()
+    error = Unavailable("the bank is closed") if how == "unavailable" else ConnectionError("refused")
+    away: dict[str, Any] = {"pause_on": ConnectionError} if how == "pause_on" else {}
+    if how == "plain":
+        away = {"breaker_window": 4, "breaker_open_seconds": 0.2, "attempts": 50, "immediate": 50}
+
+    @inbox.handler(ledger.topic, **away)
+    def needy(_: Received, ctx: Context) -> None:
+        ledger.apply(ctx)
+        if not back.is_set():
+            raise error
+
+    @inbox.handler(other)
+    def well(_: Received, ctx: Context) -> None:
+        ledger.apply(ctx)
+
+    ledger.create(2)
+    ledger.create(2, other)
+    ledger.send(60, keys=10)
+    ledger.put(*(ledger.record("fine", number, topic=other) for number in range(1, 41)))
+    ledger.start(inbox, concurrency=4, batch_size=5)
+    steps.await_step("paused", 4)
+    eventually(lambda: ledger.closed() == 40, "the other topic goes on")
+    assert ledger.held() == []
+    assert steps.of("dead_lettered") == []
+    back.set()
+    eventually(lambda: ledger.closed() == 100, "all are handled")
+
+    assert ledger.effects() == {**ledger.orders, "fine": list(range(1, 41))}
+    assert steps.of("held") == []
+    if how != "plain":
+        assert {facts["attempt"] for facts in steps.of("handled")} == {1}
+
+
+def test_a_partition_paused_and_resumed_time_and_again_gives_all_its_records(
+    ledger: Any, steps: Any, eventually: Any
+) -> None:
+    """So few in hand that its partitions are full most of the time, in the midst of what was fetched."""
+    inbox: Inbox = ledger.inbox()
+
+    @inbox.handler(ledger.topic)
+    def handle(_: Received, ctx: Context) -> None:
+        ledger.apply(ctx)
+
+    ledger.create(6)
+    ledger.send(1_500, keys=100)
+    ledger.start(inbox, concurrency=4, batch_size=10, max_in_hand=30, max_poll_records=10)
+    eventually(lambda: ledger.closed() == 1_500, "all are handled")
+
+    ledger.check()
+    assert len(steps.of("received")) == 1_500
+    assert steps.of("duplicate") == []

@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 from postroom.inbox import Context, Inbox, InboxRunner, InboxSettings, Received
 from postroom.inbox.attempt import Attempts
 from postroom.inbox.fate import Fates
+from postroom.inbox.handlers import Handler
 from postroom.inbox.lanes import Job
 from postroom.inbox.member import Member, Polled
 from postroom.inbox.outage import Left
@@ -680,10 +681,11 @@ def test_a_wish_of_an_operator_is_not_lost_on_a_key_that_is_being_looked_at(make
 
 @pytest.mark.parametrize("immediate", [1, 5])
 def test_an_open_breaker_burns_no_attempt_in_hand_or_in_the_table(make: Callable[..., Engine], immediate: int) -> None:
-    engine = make({"breaker_window": 3}, attempts=4, immediate_attempts=immediate, control_seconds=60.0)
+    engine = make({"breaker_window": 3}, attempts=2, immediate_attempts=immediate, control_seconds=60.0)
     names = [engine.send(0, str(number).encode(), "f" * 9) for number in range(6)]
     engine.poll()
-    for _ in range(200):
+    engine.work_all()  # until the breaker opens
+    for _ in range(600):
         if engine.take():
             engine.work()
         engine.clock.seconds += 1.0
@@ -693,7 +695,54 @@ def test_an_open_breaker_burns_no_attempt_in_hand_or_in_the_table(make: Callable
     engine.scripts.clear()
     engine.settle()
     assert sorted(engine.effects()) == names
-    assert max(attempt for _, attempt in engine.calls) <= 4
+    assert max(attempt for _, attempt in engine.calls) <= 2
+
+
+def test_a_held_message_that_is_the_probe_pays_nothing(make: Callable[..., Engine]) -> None:
+    engine = make({"breaker_window": 2}, attempts=2, immediate_attempts=1)
+    engine.send(0, b"a", "fffff")
+    engine.send(0, b"b", "f", ("expires_at", b"2025-01-01T00:00:10Z"))  # opens it, and is soon gone
+    engine.poll()
+    engine.work_all()
+    for _ in range(200):
+        engine.clock.seconds += 1.0
+        engine.work_all()
+
+    assert engine.effects() == ["0/0"]
+    assert engine.dead() == Counter()
+    assert [attempt for name, attempt in engine.calls if name == "0/0"] == [1, 2, 2, 2, 2, 2]
+
+
+@pytest.mark.parametrize("failing", [[], ["away"], ["cut"], ["lost"]])
+@pytest.mark.parametrize("on_dead_letter", ["go-on", "wait"])
+def test_what_cannot_be_read_in_the_middle_of_a_batch(
+    make: Callable[..., Engine], monkeypatch: pytest.MonkeyPatch, on_dead_letter: str, failing: list[str]
+) -> None:
+    decode = Handler.decode
+
+    def refuse(handler: Handler, delivery: Any) -> Any:
+        if delivery.message_id == "0/1":
+            raise Poison("no JSON")
+        return decode(handler, delivery)
+
+    monkeypatch.setattr(Handler, "decode", refuse)
+    engine = make({"on_dead_letter": on_dead_letter}, batch_size=10)
+    for key in (b"a", b"a", b"a", b"b"):
+        engine.send(0, key)
+    engine.poll()
+    engine.take()
+    engine.database[:] = failing
+    engine.work()
+    engine.settle()
+
+    behind = [] if on_dead_letter == "wait" else ["0/2"]
+    assert sorted(engine.effects()) == sorted(["0/0", "0/3", *behind])
+    assert engine.dead() == Counter(["0/1"])
+    assert [name for name, *_ in engine.held()] == ([] if behind else ["0/1", "0/2"])
+    engine.discard_blockers()
+    engine.clock.seconds += 2
+    engine.settle()
+    assert [name for name in engine.effects() if name != "0/3"] == ["0/0", "0/2"]
 
 
 def test_a_failure_of_a_suspect_is_no_crash(make: Callable[..., Engine]) -> None:
