@@ -309,11 +309,12 @@ def test_something_away_stops_its_handler_only_and_costs_no_message(
     if how == "plain":
         away = {"breaker_window": 4, "breaker_open_seconds": 0.2, "attempts": 50, "immediate": 50}
 
-    @inbox.handler(ledger.topic, **away)
     def needy(_: Received, ctx: Context) -> None:
         ledger.apply(ctx)
         if not back.is_set():
             raise error
+
+    inbox.handler(ledger.topic, **away)(needy)
 
     @inbox.handler(other)
     def well(_: Received, ctx: Context) -> None:
