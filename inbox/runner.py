@@ -80,6 +80,8 @@ from .workers import Workers
 _WAIT_STEP = 0.1
 #: While some partitions are full, others are polled so long at a time, in seconds.
 _SHORT_POLL = 0.02
+#: A member that was frozen beyond its session may put a message aside that is another's by then.
+_LOOK_AT_HELD_EVERY = 60.0
 _MOST_BYTES = 64 * 1024 * 1024
 Heads = Mapping[LaneId, datetime | None]
 
@@ -137,6 +139,7 @@ class InboxRunner(Service):
         )
         self._control = Control()
         self._control_at = 0.0
+        self._heads_at = 0.0
         self._suspects: dict[Partition, Window] = {}
         self._begun = BegunTable(
             inbox.group, inbox.names, f"{socket.gethostname()[:40]}:{os.getpid()}:{uuid4().hex[:8]}"
@@ -330,12 +333,14 @@ class InboxRunner(Service):
         inbox, revision = self.inbox, self._control.revision
         try:
             control = self._fates.transaction(lambda c: Control.read(c, inbox.group, inbox.names))
-            held = self._fates.transaction(self._fates.held.heads) if control.revision != revision else None
+            look = control.revision != revision or now >= self._heads_at
+            held = self._fates.transaction(self._fates.held.heads) if look else None
         except Exception as error:
             if judge(error) is Verdict.CRASH:
                 raise
             return  # it is as it was, until the database answers
         if held is not None:
+            self._heads_at = now + _LOOK_AT_HELD_EVERY
             self._hold(held)
         if control != self._control:
             self._obey(control)

@@ -84,13 +84,13 @@ def test_a_message_that_failed_and_then_succeeded_is_a_success(breaker: Breaker)
 
 
 def test_a_message_that_fails_again_is_among_the_last(breaker: Breaker) -> None:
-    breaker.failed("a", POLICY)
+    breaker.failed("a", POLICY, first=True)
     for message in (1, 2, 3):
         breaker.succeeded(message)
-    assert breaker.failed("a", POLICY) is None
+    assert breaker.failed("a", POLICY, first=True) is None
     for message in (4, 5):
         breaker.succeeded(message)
-    assert breaker.failed("b", POLICY) == 30.0
+    assert breaker.failed("b", POLICY, first=True) == 30.0
 
 
 def test_one_probe_at_a_time_when_its_time_is_over(breaker: Breaker, clock: Clock) -> None:
