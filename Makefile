@@ -3,6 +3,8 @@
 
 PYTHON ?= python3
 ARGS ?=
+# Two processes share out the files of tests; each has servers of its own.
+WORKERS ?= -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -41,7 +43,7 @@ demo: $(DEMO) ## run the order flow with faults and dead letters, and print its 
 
 .PHONY: test
 test: $(DEV) ## run the tests, without the long fault runs
-	@$(BIN)/python -m pytest -m "not slow" $(ARGS)
+	@$(BIN)/python -m pytest -m "not slow" $(WORKERS) $(ARGS)
 
 .PHONY: test-all
 test-all: $(DEV) ## run the tests, with the long fault runs

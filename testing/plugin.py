@@ -10,7 +10,7 @@ import re
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
@@ -86,6 +86,19 @@ def pytest_configure(config: pytest.Config) -> None:
     unknown = _required() - _KNOWN
     if unknown:
         raise pytest.UsageError(f"{REQUIRE_VARIABLE} knows {', '.join(sorted(_KNOWN))}; not {', '.join(unknown)}")
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A worker of pytest-xdist tells the process that prints."""
+    told = getattr(session.config, "workeroutput", None)
+    if told is not None:
+        told["postroom_used"] = session.config.stash.get(_used, {})
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:  # noqa: ARG001  the hook's arguments
+    """Hear it."""
+    node.config.stash[_used].update(getattr(node, "workeroutput", {}).get("postroom_used", {}))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
