@@ -1,6 +1,6 @@
 """One key that fails: it waits in the table and the others go on; it drains in order; dead letters and replays."""
 
-from threading import Event, Lock
+import threading
 from typing import Any
 
 import pytest
@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from postroom.inbox import Context, Inbox, Received
 from postroom.messaging.dead_letter import REPLAY_COUNT, REPLAY_GROUP
 from postroom.messaging.errors import Unavailable
+from postroom.outbox import Event
 from postroom.testing import TcpProxy
 
 BAD = "key-3/2"
@@ -123,6 +124,32 @@ def test_a_key_waits_behind_its_dead_letter_until_a_replay_is_handled(
     assert set(ledger.outcomes()) == {"handled"}
 
 
+def test_what_cannot_be_read_in_the_midst_of_a_batch_has_its_key_wait_in_order(ledger: Any, eventually: Any) -> None:
+    """Those of its key that were taken out with it wait behind it; those before it are handled."""
+
+    class Numbered(Event, topic="ledger", key="key", type="n"):
+        key: str
+        number: int
+
+    inbox: Inbox = ledger.inbox()
+
+    @inbox.handler(ledger.topic, Numbered, on_dead_letter="wait")
+    def handle(_: Numbered, ctx: Context) -> None:
+        ledger.apply(ctx)
+
+    ledger.create(1)
+    ledger.put(*(ledger.record("a", number, value=b"{" if number == 3 else None) for number in range(1, 9)))
+    ledger.put(*(ledger.record("b", number) for number in range(1, 9)))
+    ledger.start(inbox, batch_size=20)
+    eventually(lambda: ledger.closed() == 11 and len(ledger.held()) == 6, "the others, and those before it")
+    assert ledger.effects() == {"a": [1, 2], "b": list(range(1, 9))}
+    assert ledger.held()[0] == ("a/3", "dead-letter")
+    ledger.put(replay(ledger, "a/3", 1))
+    eventually(lambda: ledger.closed() == 16 and ledger.held() == [], "it drains")
+
+    assert ledger.effects()["a"] == list(range(1, 9))
+
+
 def test_the_wait_behind_a_dead_letter_outlives_a_restart(ledger: Any, steps: Any, eventually: Any) -> None:
     handler = Faulty(ledger, BAD)
     inbox: Inbox = ledger.inbox()
@@ -176,7 +203,7 @@ def test_something_away_while_a_key_drains_or_a_replay_runs_is_waited_for(
     ledger: Any, steps: Any, eventually: Any
 ) -> None:
     inbox: Inbox = ledger.inbox()
-    mended, back = Event(), Event()
+    mended, back = threading.Event(), threading.Event()
 
     @inbox.handler(ledger.topic, attempts=3, on_dead_letter="wait")
     def handle(_: Received, ctx: Context) -> None:
@@ -204,7 +231,7 @@ def test_something_away_while_a_key_drains_or_a_replay_runs_is_waited_for(
 def test_a_long_key_of_the_table_lets_others_have_their_turn(ledger: Any, steps: Any, eventually: Any) -> None:
     """With one worker: what comes for other keys is handled before hundreds of one key are drained."""
     inbox: Inbox = ledger.inbox()
-    mended, lock = Event(), Lock()
+    mended, lock = threading.Event(), threading.Lock()
     order: list[str] = []
 
     @inbox.handler(ledger.topic, attempts=1_000)

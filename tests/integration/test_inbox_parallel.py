@@ -96,6 +96,7 @@ def test_duplicates_in_batches_and_beside_each_other_have_one_effect(
     eventually(lambda: len(steps.of("handled")) + len(steps.of("duplicate")) == 500, "all are processed")
 
     assert len(steps.of("handled")) == 150
+    assert steps.of("batch_failed") == []
     assert ledger.effects() == {**ledger.orders, **{f"none-{n}": [1] for n in range(50)}}
     assert steps.of("retried") == []
 
