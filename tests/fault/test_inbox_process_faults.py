@@ -88,7 +88,9 @@ def test_a_kill_in_the_midst_of_batches_loses_nothing_and_repeats_nothing(
     ledger.check()
 
 
-def restarted(start: Callable[[], Any], is_done: Callable[[], bool], eventually: Any) -> tuple[Any, int]:
+def restarted(
+    start: Callable[[], Any], is_done: Callable[[], bool], eventually: Any, killer: str = "key-3/5"
+) -> tuple[Any, int]:
     """The process that lived, after so many that a handler ended."""
     for ended in range(20):
         process = start()
@@ -97,6 +99,10 @@ def restarted(start: Callable[[], Any], is_done: Callable[[], bool], eventually:
             process.await_step("dead_lettered")
             return process, ended
         assert process.ended() == 7
+        if ended:  # what the one before left was tried with nothing beside it
+            ends = process.of("handled") + process.of("duplicate")
+            unfinished = {told["message_id"] for told in process.of("attempt")} - {told["message_id"] for told in ends}
+            assert unfinished == {killer}
     pytest.fail("it never came through")
 
 

@@ -44,7 +44,7 @@ def test_a_key_that_fails_is_held_the_others_go_on_and_it_drains_in_order(
     eventually(lambda: len(ledger.held()) == 9, "they wait")
     assert ledger.effects()["key-3"] == [1]
     assert [state for _, state in ledger.held()] == ["retry"] + ["behind"] * 8
-    assert set(ledger.committed().values()) == {25} or sum(ledger.committed().values()) == 100, "nothing stands still"
+    eventually(lambda: sum(ledger.committed().values()) == 100, "offsets go on")
     handler.bad.clear()
     eventually(lambda: ledger.closed() == 100, "it drains")
 
