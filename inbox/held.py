@@ -14,7 +14,7 @@ from ..messaging.records import Partition, ReceivedRecord
 from ..outbox.names import Names
 from ..outbox.write import fetch_query, run_query
 from .delivery import Delivery
-from .lanes import Item, LaneId
+from .lane import Item, LaneId
 
 State = Literal["retry", "behind", "dead-letter"]
 MAX_ERROR = 1_000

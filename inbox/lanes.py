@@ -13,98 +13,15 @@ of its own. Thread-safe; decides nothing about errors and knows no database.
 import heapq
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime
-from enum import Enum
 from itertools import count
 from threading import Condition, Event
-from typing import TYPE_CHECKING, NamedTuple
 
 from ..messaging.clock import Clock
 from ..messaging.records import Partition, ReceivedRecord
 from .assignment import Assignment, InHand
-from .delivery import Delivery
 from .gate import Gate
 from .handlers import Handler
-
-if TYPE_CHECKING:
-    from .fate import Failed
-    from .shelf import Known
-
-#: A record's own bytes beside key and value, roughly.
-_OVERHEAD = 500
-
-
-class LaneId(NamedTuple):
-    """``offset`` tells apart messages without a key; it is -1 for those with one."""
-
-    partition: Partition
-    key: bytes | None
-    offset: int
-
-    @classmethod
-    def of(cls, record: ReceivedRecord) -> "LaneId":
-        """The lane of a record."""
-        return cls(record.partition, record.key, record.offset if record.key is None else -1)
-
-
-@dataclass(eq=False, slots=True)
-class Item:
-    """A message in hand.
-
-    ``alone``: in a transaction of its own; ``suspect``: with nothing beside it, and counted; so many ``crashes`` were,
-    before it came to this process. ``condemned``: it has failed for good, and its dead letter is to be written.
-    """
-
-    in_hand: InHand
-    delivery: Delivery
-    handler: Handler
-    bytes: int
-    attempts: int = 0
-    first_failed_at: datetime | None = None
-    alone: bool = False
-    suspect: bool = False
-    crashes: int = 0
-    condemned: "Failed | None" = None
-
-
-@dataclass(eq=False, slots=True)
-class Lane:
-    """The messages of a key, in order. ``not_before``: when the first of them may begin.
-
-    ``held``: its key waits in the table; ``due``: when its first there is to be tried. ``look``: the table was changed
-    while a worker had the lane. ``known``: what is known better here than there.
-    """
-
-    id: LaneId
-    items: deque[Item] = field(default_factory=deque)
-    not_before: float = 0.0
-    due: float = 0.0
-    held: bool = False
-    busy: bool = False
-    queued: bool = False
-    dropped: bool = False
-    look: bool = False
-    known: "Known | None" = None
-
-
-class Kind(Enum):
-    """What a worker is to do."""
-
-    RUN = "run"
-    SHELVE = "shelve"
-    DRAIN = "drain"
-
-
-@dataclass(eq=False, slots=True)
-class Job:
-    """Work for one worker: ``items`` by lane, all of one handler; for SHELVE and DRAIN there is one lane."""
-
-    kind: Kind
-    lanes: Sequence[Lane]
-    items: Sequence[tuple[Lane, Item]] = ()
-    handler: Handler | None = None
-    gate: Gate | None = None
+from .lane import Item, Job, Kind, Lane, LaneId
 
 
 class Lanes:
@@ -263,11 +180,6 @@ class Lanes:
                 self.lock.wait(max(0.0, min(timeout, self._next_in())))
                 return self._next()
             return None
-
-    def owns(self, item: Item) -> bool:
-        """Whether its partition is still ours."""
-        with self.lock:
-            return self._assignment.owns(item.in_hand)
 
     def finished(self, items: Iterable[Item]) -> None:
         """They came to their end, which is committed."""
@@ -454,8 +366,3 @@ class Lanes:
             job.gate.begin(len(job.items))
         self._exclusive = any(item.suspect for _, item in job.items)
         return job
-
-
-def weight(record: ReceivedRecord) -> int:
-    """What a record takes in memory, roughly."""
-    return _OVERHEAD + len(record.key or b"") + len(record.value or b"")

@@ -23,7 +23,7 @@ from .begun import BegunTable
 from .fate import Failed, Fates, told
 from .handlers import NOBODY, Handler
 from .held import Hold
-from .lanes import Item, Job, Kind, Lane
+from .lane import Item, Job, Kind, Lane
 from .policy import Policy
 from .shelf import Shelf
 

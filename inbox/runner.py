@@ -69,7 +69,8 @@ from .fate import Fates
 from .gate import Gate
 from .handlers import NOBODY
 from .inbox import Inbox
-from .lanes import Item, LaneId, Lanes, weight
+from .lane import Item, LaneId, weight
+from .lanes import Lanes
 from .member import KAFKA_AWAY, Member, Polled
 from .outage import Left, ObserverFailed, Outages, judge, unmistakable
 from .process import Processor

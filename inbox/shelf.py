@@ -18,7 +18,7 @@ from .attempt import Attempts, Try
 from .fate import Failed, Fates, told
 from .handlers import NOBODY, Handler
 from .held import HeldRow, Hold
-from .lanes import Item, Lane
+from .lane import Item, Lane
 from .policy import Policy
 
 #: Of a key so many go in one job, so that others have their turn.

@@ -5,7 +5,8 @@ from threading import Lock, Thread
 
 from ..messaging.clock import Clock
 from .handlers import Handler
-from .lanes import Job, Lanes
+from .lane import Job
+from .lanes import Lanes
 
 #: A worker that has nothing to do looks again after so many seconds, come what may.
 _LOOK = 1.0

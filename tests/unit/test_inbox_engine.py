@@ -25,7 +25,7 @@ from postroom.inbox import Context, Inbox, InboxRunner, InboxSettings, Received
 from postroom.inbox.attempt import Attempts
 from postroom.inbox.fate import Fates
 from postroom.inbox.handlers import Handler
-from postroom.inbox.lanes import Job
+from postroom.inbox.lane import Job
 from postroom.inbox.member import Member, Polled
 from postroom.inbox.outage import Left
 from postroom.inbox.process import Processor

@@ -17,7 +17,8 @@ from postroom.inbox import Inbox, InboxSettings
 from postroom.inbox.delivery import Delivery
 from postroom.inbox.gate import Gate
 from postroom.inbox.handlers import Handler
-from postroom.inbox.lanes import Item, Job, Kind, LaneId, Lanes, weight
+from postroom.inbox.lane import Item, Job, Kind, LaneId, weight
+from postroom.inbox.lanes import Lanes
 from postroom.messaging.backoff import Backoff
 from postroom.messaging.records import Partition, ReceivedRecord
 
