@@ -29,7 +29,6 @@ class HeldRow:
     delivery: Delivery
     state: State
     attempts: int
-    error: str | None
     first_failed_at: datetime | None
     next_attempt_at: datetime | None
 
@@ -113,7 +112,7 @@ class HeldTable:
         rows = fetch_query(connection, "held_next", params, self._names)
         if not rows:
             return None
-        row_id, offset, _, key, payload, headers, stamp, state, attempts, error, first_failed, due = rows[0]
+        row_id, offset, key, payload, headers, stamp, state, attempts, first_failed, due = rows[0]
         pairs, _ = load(headers)
         record = ReceivedRecord(
             lane.partition,
@@ -123,7 +122,7 @@ class HeldTable:
             pairs,
             _time(stamp) or LONG_AGO,
         )
-        return HeldRow(row_id, Delivery.of(record), state, attempts, error, _time(first_failed), _time(due))
+        return HeldRow(row_id, Delivery.of(record), state, attempts, _time(first_failed), _time(due))
 
     def begin(self, connection: sa.Connection, row: HeldRow, attempt: int) -> bool:
         """Count an attempt, before it begins; False where the row is gone."""

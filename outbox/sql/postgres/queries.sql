@@ -451,7 +451,7 @@ WHERE consumer_group = %(group)s
 ORDER BY topic, "partition", key, CASE WHEN key IS NULL THEN "offset" END, "offset"
 
 -- name: held_next
-SELECT id, "offset", message_id, key, payload, headers::text, "timestamp", state, attempts, error, first_failed_at,
+SELECT id, "offset", key, payload, headers::text, "timestamp", state, attempts, first_failed_at,
        next_attempt_at
 FROM {inbox_held}
 WHERE consumer_group = %(group)s AND topic = %(topic)s AND "partition" = %(partition)s

@@ -209,7 +209,7 @@ FROM {inbox_held} WHERE consumer_group = :group
 GROUP BY topic, "partition", key, CASE WHEN key IS NULL THEN "offset" END
 
 -- name: held_next
-SELECT id, "offset", message_id, key, payload, headers, "timestamp", state, attempts, error, first_failed_at,
+SELECT id, "offset", key, payload, headers, "timestamp", state, attempts, first_failed_at,
        next_attempt_at
 FROM {inbox_held}
 WHERE consumer_group = :group AND topic = :topic AND "partition" = :partition
