@@ -1,33 +1,77 @@
-"""Dead letters: find them, look at them, replay them. The command line only parses and prints.
+"""Dead letters: find them, look at them, repair them, replay them. The command line only parses and prints.
 
+    ledger, reader = Ledger(database_url), kafka.reader()
     topics = kafka.topics().partitions()
-    reader, ledger = kafka.reader(), Ledger(database_url)
-    letters = read(reader, find_topics(topics), Filter(group="billing", error="Timeout"))
-    plan = make_plan(letters, ledger, existing=topics)
-    run_plan(plan, reader, ledger, actor="ada@host", reason="the gateway is back")
+    catch_up(reader, ledger, find_topics(topics))
+    wanted = Filter(group="billing", error="Timeout")
+    plan, draft = make_plan(ledger, wanted, existing=topics, actor="ada@host", told="Timeouts of billing")
+    if plan is not None:
+        run_plan(ledger, plan.id, actor="ada@host", reason="the gateway is back")
 
 Nothing here reads the environment, prints or asks.
 """
 
-from .browse import Filter, fetch, find_topics, newest, oldest, read
+from .browse import SORTS, Page, Sort, count, each, find, get, neighbours
+from .filter import Filter
+from .ingest import Caught, catch_up, find_topics
 from .ledger import Action, Ledger
 from .letter import DeadLetter, Place
-from .replay import Plan, Planned, Replayed, make_plan, run_plan
+from .plan import (
+    Aim,
+    Draft,
+    Pace,
+    Plan,
+    Refusal,
+    cancel_plan,
+    draft_plan,
+    find_plan,
+    find_plans,
+    make_plan,
+    set_pace,
+)
+from .replay import Ran, await_settled, run_plan
+from .settle import settle
+from .states import OPEN, TRANSITIONS, State
+from .statistics import BYS, By, Group, Statistics, statistics
 
 __all__ = [
+    "BYS",
+    "OPEN",
+    "SORTS",
+    "TRANSITIONS",
     "Action",
+    "Aim",
+    "By",
+    "Caught",
     "DeadLetter",
+    "Draft",
     "Filter",
+    "Group",
     "Ledger",
+    "Pace",
+    "Page",
     "Place",
     "Plan",
-    "Planned",
-    "Replayed",
-    "fetch",
+    "Ran",
+    "Refusal",
+    "Sort",
+    "State",
+    "Statistics",
+    "await_settled",
+    "cancel_plan",
+    "catch_up",
+    "count",
+    "draft_plan",
+    "each",
+    "find",
+    "find_plan",
+    "find_plans",
     "find_topics",
+    "get",
     "make_plan",
-    "newest",
-    "oldest",
-    "read",
+    "neighbours",
     "run_plan",
+    "set_pace",
+    "settle",
+    "statistics",
 ]

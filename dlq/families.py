@@ -12,9 +12,9 @@ Numbers are text, but for Spring's, which are big-endian integers. Where Spring 
 the first place is the original one and the last exception is the one it died of.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from datetime import datetime
+from typing import NamedTuple
 
 from ..messaging.dead_letter import KIP_1191, OURS
 from ..messaging.envelope import parse_timestamp
@@ -25,12 +25,13 @@ _SPRING_ORIGINAL = ("kafka_dlt-original-", "kafka_original-")
 _SPRING_EXCEPTION = ("kafka_dlt-exception-", "kafka_exception-", "kafka_dlt-key-exception-", "kafka_key-exception-")
 STREAMS = "__streams.errors."
 CONNECT = "__connect.errors."
+_MOST = 2**63 - 1  # what the columns hold
+_MOST_INTEGER = 2**31 - 1
 #: What a replay takes off besides ours. A record that kept them would be taken for one that failed before.
 FOREIGN = (SPRING, *_SPRING_ORIGINAL, *_SPRING_EXCEPTION, "retry_topic-", STREAMS, CONNECT)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Diagnosis:
+class Diagnosis(NamedTuple):
     """What the headers tell; None for what they do not."""
 
     family: str
@@ -46,13 +47,16 @@ class Diagnosis:
     first_failed_at: datetime | None = None
     last_failed_at: datetime | None = None
     fingerprint: str | None = None
+    inbox_id: str | None = None
 
 
 def diagnose(headers: HeaderPairs) -> Diagnosis:
     """Read whichever family ``headers`` belong to. Never raises: what cannot be read is None."""
+    names = dict(reversed(headers))  # of several of one name the first
     for prefixes, read in _FAMILIES:
-        if any(name.startswith(prefixes) for name, _ in headers):
-            return read(headers)
+        for name in names:
+            if name.startswith(prefixes):
+                return read(names, headers)
     return Diagnosis(family="unknown")
 
 
@@ -61,50 +65,51 @@ def is_copied(family: str, key: bytes | None, payload: bytes | None) -> bool:
     return family != "kafka" or key is not None or payload is not None
 
 
-def _postroom(headers: HeaderPairs) -> Diagnosis:
+def _postroom(headers: Mapping[str, bytes], _: HeaderPairs) -> Diagnosis:
     return Diagnosis(
         family="postroom",
         topic=_text(headers, KIP_1191 + "topic"),
-        partition=_number(headers, KIP_1191 + "partition"),
+        partition=_number(headers, KIP_1191 + "partition", _MOST_INTEGER),
         offset=_number(headers, KIP_1191 + "offset"),
         group=_text(headers, KIP_1191 + "group"),
         error=_text(headers, OURS + "exception"),
         message=_text(headers, KIP_1191 + "message"),
         stack=_text(headers, OURS + "stack"),
         handler=_text(headers, OURS + "handler"),
-        deliveries=_number(headers, KIP_1191 + "delivery.count"),
+        deliveries=_number(headers, KIP_1191 + "delivery.count", _MOST_INTEGER),
         first_failed_at=parse_timestamp(_text(headers, OURS + "first_failed_at")),
         last_failed_at=parse_timestamp(_text(headers, OURS + "last_failed_at")),
         fingerprint=_text(headers, OURS + "fingerprint"),
+        inbox_id=_text(headers, OURS + "inbox_id"),
     )
 
 
-def _spring(headers: HeaderPairs) -> Diagnosis:
-    original = [prefix for prefix in _SPRING_ORIGINAL if _raw(headers, prefix + "topic") is not None]
-    exceptions = [prefix for prefix in _SPRING_EXCEPTION if _raw(headers, prefix + "fqcn") is not None]
+def _spring(headers: Mapping[str, bytes], pairs: HeaderPairs) -> Diagnosis:
+    original = [prefix for prefix in _SPRING_ORIGINAL if prefix + "topic" in headers]
+    exceptions = [prefix for prefix in _SPRING_EXCEPTION if prefix + "fqcn" in headers]
     place = original[0] if original else _SPRING_ORIGINAL[0]
     exception = exceptions[0] if exceptions else _SPRING_EXCEPTION[0]
-    latest = [*reversed(headers)]
+    latest = dict(pairs)
     return Diagnosis(
         family="spring",
         topic=_text(headers, place + "topic"),
-        partition=_integer(headers, place + "partition"),
+        partition=_integer(headers, place + "partition", _MOST_INTEGER),
         offset=_integer(headers, place + "offset"),
         group=_text(headers, SPRING + "original-consumer-group"),
         # The outer class is that of Spring's container; its cause is what the listener raised.
         error=_text(latest, exception.replace("key-", "") + "cause-fqcn") or _text(latest, exception + "fqcn"),
         message=_text(latest, exception + "message"),
         stack=_text(latest, exception + "stacktrace"),
-        deliveries=_integer(latest, "retry_topic-attempts"),
+        deliveries=_integer(latest, "retry_topic-attempts", _MOST_INTEGER),
     )
 
 
-def _streams(headers: HeaderPairs) -> Diagnosis:
+def _streams(headers: Mapping[str, bytes], _: HeaderPairs) -> Diagnosis:
     error = _text(headers, STREAMS + "exception")  # Throwable.toString(): the class, a colon, the message
     return Diagnosis(
         family="streams",
         topic=_text(headers, STREAMS + "topic"),
-        partition=_number(headers, STREAMS + "partition"),
+        partition=_number(headers, STREAMS + "partition", _MOST_INTEGER),
         offset=_number(headers, STREAMS + "offset"),
         error=error and error.split(":", 1)[0].strip(),
         message=_text(headers, STREAMS + "message"),
@@ -112,13 +117,13 @@ def _streams(headers: HeaderPairs) -> Diagnosis:
     )
 
 
-def _connect(headers: HeaderPairs) -> Diagnosis:
+def _connect(headers: Mapping[str, bytes], _: HeaderPairs) -> Diagnosis:
     connector = _text(headers, CONNECT + "connector.name")
     where = (_text(headers, CONNECT + "stage"), _text(headers, CONNECT + "class.name"))
     return Diagnosis(
         family="connect",
         topic=_text(headers, CONNECT + "topic"),
-        partition=_number(headers, CONNECT + "partition"),
+        partition=_number(headers, CONNECT + "partition", _MOST_INTEGER),
         offset=_number(headers, CONNECT + "offset"),
         group=connector and f"connect-{connector}",  # a sink connector's consumer group, unless it was overridden
         error=_text(headers, CONNECT + "exception.class.name"),
@@ -128,20 +133,20 @@ def _connect(headers: HeaderPairs) -> Diagnosis:
     )
 
 
-def _kafka(headers: HeaderPairs) -> Diagnosis:
+def _kafka(headers: Mapping[str, bytes], _: HeaderPairs) -> Diagnosis:
     return Diagnosis(
         family="kafka",
         topic=_text(headers, KIP_1191 + "topic"),
-        partition=_number(headers, KIP_1191 + "partition"),
+        partition=_number(headers, KIP_1191 + "partition", _MOST_INTEGER),
         offset=_number(headers, KIP_1191 + "offset"),
         group=_text(headers, KIP_1191 + "group"),
         message=_text(headers, KIP_1191 + "message"),
-        deliveries=_number(headers, KIP_1191 + "delivery.count"),
+        deliveries=_number(headers, KIP_1191 + "delivery.count", _MOST_INTEGER),
     )
 
 
 #: The first that matches; ours before Kafka's, whose names it uses too.
-_FAMILIES: tuple[tuple[tuple[str, ...], Callable[[HeaderPairs], Diagnosis]], ...] = (
+_FAMILIES: tuple[tuple[tuple[str, ...], Callable[[Mapping[str, bytes], HeaderPairs], Diagnosis]], ...] = (
     ((OURS,), _postroom),
     ((SPRING, *_SPRING_ORIGINAL, *_SPRING_EXCEPTION), _spring),
     ((STREAMS,), _streams),
@@ -150,20 +155,18 @@ _FAMILIES: tuple[tuple[tuple[str, ...], Callable[[HeaderPairs], Diagnosis]], ...
 )
 
 
-def _raw(headers: HeaderPairs, name: str) -> bytes | None:
-    return next((value for candidate, value in headers if candidate == name), None)
-
-
-def _text(headers: HeaderPairs, name: str) -> str | None:
-    value = _raw(headers, name)
+def _text(headers: Mapping[str, bytes], name: str) -> str | None:
+    value = headers.get(name)
     return value.decode(errors="replace") if value else None
 
 
-def _number(headers: HeaderPairs, name: str) -> int | None:
-    value = _raw(headers, name)
-    return int(value) if value and len(value) < 20 and value.isdigit() else None  # noqa: PLR2004  no offset is longer
+def _number(headers: Mapping[str, bytes], name: str, most: int = _MOST) -> int | None:
+    value = headers.get(name)
+    number = int(value) if value and len(value) < 20 and value.isdigit() else -1  # noqa: PLR2004  no offset is longer
+    return number if 0 <= number <= most else None
 
 
-def _integer(headers: HeaderPairs, name: str) -> int | None:
-    value = _raw(headers, name)
-    return int.from_bytes(value, signed=True) if value and len(value) in (4, 8) else None
+def _integer(headers: Mapping[str, bytes], name: str, most: int = _MOST) -> int | None:
+    value = headers.get(name)
+    number = int.from_bytes(value, signed=True) if value and len(value) in (4, 8) else -1
+    return number if 0 <= number <= most else None

@@ -1,133 +1,201 @@
-"""What operators did to dead letters: the table ``dead_letter_action``, and the transactions that write it."""
+"""The ledger: the table of dead letters, and the transactions that change what is known of them.
 
-import json
+Whoever changes something holds the ledger's lock until the transaction ends, so nothing is decided on what somebody
+else changes meanwhile; reading takes no lock.
+"""
+
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import groupby
+from types import MappingProxyType
 from typing import Any
 
 import sqlalchemy as sa
 
+from ..messaging.headers import load
 from ..outbox import schema
 from ..outbox.database import parse_url, translated
 from ..outbox.entry import Entry
 from ..outbox.names import Names, queries
 from ..outbox.write import write_sqlalchemy
 from .letter import DeadLetter, Place
+from .states import TRANSITIONS, State
+from .tables import Tables, now
 
-#: After one of these there is nothing left to do about a dead letter.
-CLOSING = frozenset({"replay", "discard"})
-_MAX_ID = 255
+#: Who did what nobody asked for.
+ITSELF = "postroom"
+_AT_ONCE = 1_000
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
 _LIBPQ = {
     "connect_timeout": 5,
     "application_name": "postroom dlq",
     "keepalives_idle": 5,
     "keepalives_interval": 2,
     "keepalives_count": 3,
+    "prepare_threshold": None,  # the plan depends on which filters there are
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """Something done to a dead letter. ``id`` grows with time."""
+    """Something done to a dead letter, or to many (``letter`` None). ``id`` grows with time."""
 
     id: int
-    place: Place
-    action: str
     at: datetime
     actor: str
+    action: str
+    letter: int | None
+    plan: int | None
+    before: str | None
+    after: str | None
     reason: str | None
 
 
 class Ledger:
-    """The audit of dead letters in one database. For one thread.
+    """The dead letters of one database. For one thread.
 
     Every method raises SchemaMissing, DatabaseUnavailable, NotAuthorized, ConfigurationError.
     """
 
     def __init__(self, url: str, names: Names | None = None) -> None:
         parsed = parse_url(url)
-        self._url = url
-        self._names = names or Names()
-        self._sqlite = parsed.drivername == "sqlite"
-        self._engine = sa.create_engine(parsed, pool_size=1, connect_args={} if self._sqlite else _LIBPQ)
-        self._sql = queries(self._names, "sqlite" if self._sqlite else "postgres")
+        self.url = url
+        self.names = names or Names()
+        self.sqlite = parsed.drivername == "sqlite"
+        self.tables = Tables.of(self.names, sqlite=self.sqlite)
+        self.sql = queries(self.names, "sqlite" if self.sqlite else "postgres")
+        self._engine = sa.create_engine(parsed, pool_size=1, connect_args={} if self.sqlite else _LIBPQ)
+        self.now = now(self._engine.dialect.name)
 
     def check(self) -> None:
         """Raises SchemaMissing, SchemaOutdated, SchemaTooNew besides."""
-        schema.check(self._url, self._names)
-
-    def last_actions(self, places: Sequence[Place]) -> dict[Place, Action]:
-        """The last thing done to each of ``places`` to which something was done."""
-        with translated(), self._engine.begin() as connection:
-            return self._last_actions(connection, places)
-
-    def mark(self) -> int:
-        """The id of the last action so far; 0 before the first."""
-        with translated(), self._engine.begin() as connection:
-            return int(connection.exec_driver_sql(self._sql["last_action"]).scalar_one())
+        schema.check(self.url, self.names)
 
     @contextmanager
-    def locked(self, topic: str) -> Iterator["Work"]:
-        """A transaction in which nobody else changes what was done to ``topic``'s dead letters.
-
-        A second one for the topic waits for the first to end. Commits at the end of the block, unless it raises.
-        """
+    def reading(self) -> Iterator[sa.Connection]:
+        """A transaction that changes nothing."""
         with translated(), self._engine.begin() as connection:
-            params = {} if self._sqlite else {"dead_letter_topic": topic}
-            connection.exec_driver_sql(self._sql["lock_dead_letters"], params)
-            yield Work(self, connection, topic)
+            yield connection
+
+    @contextmanager
+    def changing(self) -> Iterator["Work"]:
+        """A transaction in which nobody else changes the ledger. Commits at the end, unless the block raises."""
+        with translated(), self._engine.begin() as connection:
+            connection.exec_driver_sql(self.sql["lock_dead_letters"])
+            yield Work(self, connection)
+
+    def letters(self, ids: Sequence[int]) -> list[DeadLetter]:
+        """Those of the ids that are there, whole, by id."""
+        found: list[DeadLetter] = []
+        with self.reading() as connection:
+            for start in range(0, len(ids), _AT_ONCE):
+                chosen = self.tables.letter.c.id.in_(ids[start : start + _AT_ONCE])
+                found += whole(connection, self.tables, chosen)
+        return sorted(found, key=lambda letter: letter.id)
+
+    def at(self, place: Place) -> list[DeadLetter]:
+        """Those of a place, whole: more than one where the topic was made anew, or they were imported."""
+        letter = self.tables.letter.c
+        chosen = (letter.dead_letter_topic == place.topic) & (letter.partition == place.partition)
+        return self._newest(chosen & (letter.offset == place.offset))
+
+    def of_message(self, message_id: str) -> list[DeadLetter]:
+        """Each death of a message, whole, the latest first."""
+        return self._newest(self.tables.letter.c.message_id == message_id)
+
+    def actions(self, *, letter: int | None = None, limit: int = _AT_ONCE) -> list[Action]:
+        """What was done, the latest first; to one dead letter, or to any."""
+        action = self.tables.action.c
+        columns = (action.id, action.at, action.actor, action.action, action.dead_letter_id, action.plan_id)
+        query = sa.select(*columns, action.from_state, action.to_state, action.reason).order_by(action.id.desc())
+        if letter is not None:
+            query = query.where(action.dead_letter_id == letter)
+        with self.reading() as connection:
+            return [Action(*row) for row in connection.execute(query.limit(limit))]
 
     def close(self) -> None:
         """Close the connection."""
         self._engine.dispose()
 
-    def _last_actions(self, connection: sa.Connection, places: Sequence[Place]) -> dict[Place, Action]:
-        found: dict[Place, Action] = {}
-        for topic, group in groupby(sorted(places), key=lambda place: place.topic):
-            params = {"dead_letter_topic": topic, **self._letters([(place, "") for place in group])}
-            for id_, partition, offset, action, at, actor, reason in connection.exec_driver_sql(
-                self._sql["actions"], params
-            ):
-                place = Place(topic, partition, offset)
-                moment = datetime.fromisoformat(at) if isinstance(at, str) else at
-                found[place] = Action(id_, place, action, moment, actor, reason)
-        return found
-
-    def _record(
-        self, connection: sa.Connection, topic: str, letters: Sequence[DeadLetter], facts: Mapping[str, Any]
-    ) -> None:
-        rows = [(letter.place, letter.message_id.replace("\x00", "�")[:_MAX_ID]) for letter in letters]
-        connection.exec_driver_sql(
-            self._sql["record_action"], {**facts, "dead_letter_topic": topic, **self._letters(rows)}
-        )
-
-    def _letters(self, rows: Sequence[tuple[Place, str]]) -> dict[str, Any]:
-        if self._sqlite:
-            return {"letters": json.dumps([(place.partition, place.offset, id_) for place, id_ in rows])}
-        return {
-            "partitions": [place.partition for place, _ in rows],
-            "offsets": [place.offset for place, _ in rows],
-            "message_ids": [id_ for _, id_ in rows],
-        }
+    def _newest(self, chosen: sa.ColumnElement[bool]) -> list[DeadLetter]:
+        with self.reading() as connection:
+            found = whole(connection, self.tables, chosen, limit=_AT_ONCE)
+        return sorted(found, key=lambda letter: letter.id, reverse=True)
 
 
 class Work:
-    """What can be done within ``Ledger.locked``. Nothing holds until the block ends."""
+    """What can be done while the ledger is locked. Nothing holds until the block ends."""
 
-    def __init__(self, ledger: Ledger, connection: sa.Connection, topic: str) -> None:
-        self._ledger = ledger
-        self._connection = connection
-        self._topic = topic
+    def __init__(self, ledger: Ledger, connection: sa.Connection) -> None:
+        self.ledger = ledger
+        self.connection = connection
 
-    def last_actions(self, places: Sequence[Place]) -> dict[Place, Action]:
-        """As ``Ledger.last_actions``; nobody adds to it before the block ends."""
-        return self._ledger._last_actions(self._connection, places)  # noqa: SLF001  one thing in two classes
+    def change(
+        self,
+        verb: str,
+        chosen: sa.ColumnElement[bool],
+        actor: str,
+        reason: str | sa.ColumnElement[str] | None = None,
+        values: Mapping[str, Any] = _NOTHING,
+    ) -> int:
+        """Take the ``chosen`` letters along a transition, those that may take it, and write it down; how many.
 
-    def replay(self, letters: Sequence[DeadLetter], entries: Sequence[Entry], actor: str, reason: str | None) -> None:
-        """Put ``entries`` into the outbox, in this order, and write down that ``letters`` were replayed."""
-        write_sqlalchemy(self._connection, entries, self._ledger._names)  # noqa: SLF001
-        facts = {"actor": actor, "action": "replay", "reason": reason}
-        self._ledger._record(self._connection, self._topic, letters, facts)  # noqa: SLF001
+        ``values``: other columns to set.
+        """
+        tables, transition = self.ledger.tables, TRANSITIONS[verb]
+        letter = tables.letter.c
+        chosen &= letter.state.in_(sorted(transition.sources))
+        count = self._note(verb, chosen, actor, reason, transition.target)
+        if count:
+            changed = {"state": transition.target.value, "state_at": self.ledger.now, **values}
+            self.connection.execute(sa.update(tables.letter).where(chosen).values(changed))
+        return count
+
+    def note(self, verb: str, actor: str, reason: str | None) -> None:
+        """Write down what concerns many, or none that is there any more."""
+        many = {"dead_letter_topic": "*", "partition": -1, "offset": -1, "message_id": ""}
+        told = {"actor": actor, "action": verb, "reason": reason}
+        self.connection.execute(sa.insert(self.ledger.tables.action).values(**many, **told))
+
+    def publish(self, entries: Sequence[Entry]) -> None:
+        """Put messages into the outbox, in this order."""
+        write_sqlalchemy(self.connection, entries, self.ledger.names)
+
+    def _note(
+        self,
+        verb: str,
+        chosen: sa.ColumnElement[bool],
+        actor: str,
+        reason: str | sa.ColumnElement[str] | None,
+        target: State,
+    ) -> int:
+        tables = self.ledger.tables
+        letter = tables.letter.c
+        place = (letter.dead_letter_topic, letter.partition, letter.offset, letter.message_id)
+        why = reason if isinstance(reason, sa.ColumnElement) else sa.literal(reason, sa.Text)
+        told = (sa.literal(actor), sa.literal(verb), why)
+        facts = sa.select(*told, *place, letter.id, letter.plan_id, letter.state, sa.literal(target.value)).where(
+            chosen
+        )
+        columns = ("actor", "action", "reason", "dead_letter_topic", "partition", "offset", "message_id")
+        into = [*columns, "dead_letter_id", "plan_id", "from_state", "to_state"]
+        query = sa.insert(tables.action).from_select(into, facts.order_by(letter.id))
+        return self.connection.execute(query, execution_options={"preserve_rowcount": True}).rowcount
+
+
+def whole(
+    connection: sa.Connection, tables: Tables, chosen: sa.ColumnElement[bool], limit: int | None = None
+) -> list[DeadLetter]:
+    """The letters of a condition with their records; in no order."""
+    letter, record = tables.letter, tables.record
+    joined = letter.join(record, letter.c.id == record.c.id, isouter=True)
+    query = sa.select(letter, record.c.payload, record.c.headers).select_from(joined).where(chosen).limit(limit)
+    return [made(row) for row in connection.execute(query)]
+
+
+def made(row: Any) -> DeadLetter:
+    """From the columns of ``dead_letter``, and perhaps those of its record."""
+    letter = DeadLetter._make(row) if len(row) == len(DeadLetter._fields) else DeadLetter(*row)
+    headers: Any = letter.headers
+    return letter._replace(state=State(letter.state), headers=None if headers is None else load(headers)[0])

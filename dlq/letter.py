@@ -1,26 +1,34 @@
-"""The dead letter: a record of a dead-letter topic, and what its headers tell, whoever wrote it."""
+"""The dead letter: a record of a dead-letter topic, what its headers tell, whoever wrote it, and where it stands."""
 
+import hashlib
 import re
-from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import NamedTuple
 from uuid import UUID, uuid5
 
 from ..messaging.dead_letter import replay_headers, replays_before
+from ..messaging.envelope import parse_timestamp
 from ..messaging.errors import InvalidMessage
 from ..messaging.headers import HeaderPairs, first
 from ..messaging.message import check_type
 from ..messaging.records import ReceivedRecord
 from ..outbox.entry import Entry
-from .families import FOREIGN, diagnose
+from .families import FOREIGN, Diagnosis, diagnose
+from .states import State
 
 _PLACE = re.compile(r"([A-Za-z0-9._-]{1,249})/(\d{1,10})/(\d{1,19})")
 _IDS = UUID("3f0b7c5e-5a55-5d0e-9a83-6c0f4f1f7a11")
+_FRAME = re.compile(r"^\s*at ([\w.$<>/]+)\(|^  File \"([^\"]+)\", line \d+, in (\S+)", re.MULTILINE)
+_VARYING = re.compile(r"'[^']*'|\"[^\"]*\"|[0-9a-fA-F]{8}-[0-9a-fA-F-]{27}|\d+")
+_LONGEST = 255  # of what stands in an index
+_LONGEST_MESSAGE = 1_000
+_MOST_REPLAYS = 1_000_000
+FINGERPRINT = 16  # characters
 UNKNOWN_TYPE = "unknown"
 
 
 class Place(NamedTuple):
-    """Where a dead letter stands: its name for people and scripts, ``topic/partition/offset``."""
+    """Where a dead letter stands in Kafka, written ``topic/partition/offset``."""
 
     topic: str
     partition: int
@@ -36,92 +44,137 @@ class Place(NamedTuple):
         return cls(match[1], int(match[2]), int(match[3])) if match else None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeadLetter:
+class DeadLetter(NamedTuple):
     """One dead letter. What its headers do not tell is None.
 
-    ``headers``: all of the record's. ``family``: who wrote it (see ``families``). ``original_…`` and ``group``:
-    where it was consumed, and by whom. ``message_id``: the CloudEvents id, else its original place, as the
-    inbox knows it. ``timestamp``: of the record in the dead-letter topic. ``deliveries``: attempts made.
-    ``replay_count``: how often it was replayed before it died this time.
+    ``id``: in the ledger; 0 before it is there. ``dead_letter_topic``, ``partition``, ``offset``: its own place, and
+    ``incarnation`` counts how often that topic was made anew; below zero it was imported, or edited in the ledger.
+    ``family``: who wrote it (see ``families``). ``topic``, ``topic_partition``, ``topic_offset`` and ``group``: where
+    the message was consumed, and by whom. ``message_id``: the CloudEvents id, else the original place. ``inbox_id``:
+    as the group's inbox knows it. ``deliveries``: attempts made. ``replays``: before it died this time. ``size``: of
+    the payload, in bytes. ``order_…``: the place of the message's first death, which orders its key.
+    ``follows``: the letter that died before it, or that it was edited from. ``rounds``: replays since it first died
+    or was released, of which the last ``same_failures`` ended in the same failure. ``payload`` and ``headers`` are
+    None in lists.
     """
 
-    place: Place
+    id: int
+    dead_letter_topic: str
+    partition: int
+    offset: int
+    incarnation: int
+    written_at: datetime
     family: str
     message_id: str
-    type: str | None
+    inbox_id: str
     key: bytes | None
-    payload: bytes | None
-    headers: HeaderPairs
-    timestamp: datetime
-    original_topic: str | None
-    original_partition: int | None
-    original_offset: int | None
+    type: str | None
+    topic: str | None
+    topic_partition: int | None
+    topic_offset: int | None
     group: str | None
     error: str | None
     message: str | None
-    stack: str | None
     handler: str | None
     deliveries: int | None
     first_failed_at: datetime | None
-    last_failed_at: datetime | None
-    fingerprint: str | None
-    replay_count: int
+    failed_at: datetime
+    fingerprint: str
+    replays: int
+    expires_at: datetime | None
+    size: int | None
+    order_partition: int
+    order_offset: int
+    state: State = State.DEAD
+    state_at: datetime = datetime(1970, 1, 1, tzinfo=UTC)
+    plan_id: int | None = None
+    ordinal: int | None = None
+    follows: int | None = None
+    rounds: int = 0
+    same_failures: int = 0
+    masked: bool = False
+    forgotten_at: datetime | None = None
+    payload: bytes | None = None
+    headers: HeaderPairs | None = None
 
     @classmethod
-    def of(cls, record: ReceivedRecord) -> "DeadLetter":
+    def of(cls, record: ReceivedRecord, incarnation: int = 0) -> "DeadLetter":
         """Read a record of a dead-letter topic. Never raises."""
-        found = diagnose(record.headers)
-        place = Place(*record.partition, record.offset)
-        known = None not in (found.topic, found.partition, found.offset)
+        headers = record.headers
+        found = diagnose(headers)
+        own_topic, own_partition = record.partition
+        if found.topic is None or found.partition is None or found.offset is None:
+            original, order = f"{own_topic}/{own_partition}/{record.offset}", (own_partition, record.offset)
+        else:
+            original, order = f"{found.topic}/{found.partition}/{found.offset}", (found.partition, found.offset)
+        message_id = _short(first(headers, "ce_id")) or original
         return cls(
-            place=place,
-            family=found.family,
-            message_id=first(record.headers, "ce_id")
-            or (f"{found.topic}/{found.partition}/{found.offset}" if known else str(place)),
-            type=first(record.headers, "ce_type"),
-            key=record.key,
+            0,
+            own_topic,
+            own_partition,
+            record.offset,
+            incarnation,
+            record.timestamp,
+            found.family,
+            message_id,
+            _short(found.inbox_id) or message_id,
+            record.key,
+            _short(first(headers, "ce_type")),
+            _short(found.topic),
+            found.partition,
+            found.offset,
+            _short(found.group),
+            _short(found.error),
+            _storable(found.message, _LONGEST_MESSAGE),
+            _short(found.handler),
+            found.deliveries,
+            found.first_failed_at,
+            found.last_failed_at or record.timestamp,
+            _short(found.fingerprint) or _fingerprint(found),
+            min(replays_before(headers), _MOST_REPLAYS),
+            parse_timestamp(first(headers, "expires_at")),
+            None if record.value is None else len(record.value),
+            *order,
             payload=record.value,
-            headers=record.headers,
-            timestamp=record.timestamp,
-            original_topic=found.topic,
-            original_partition=found.partition,
-            original_offset=found.offset,
-            group=found.group,
-            error=found.error,
-            message=found.message,
-            stack=found.stack,
-            handler=found.handler,
-            deliveries=found.deliveries,
-            first_failed_at=found.first_failed_at,
-            last_failed_at=found.last_failed_at,
-            fingerprint=found.fingerprint,
-            replay_count=replays_before(record.headers),
+            headers=headers,
         )
 
     @property
-    def failed_at(self) -> datetime:
-        """The last failure; when it was written, where that is not told."""
-        return self.last_failed_at or self.timestamp
+    def place(self) -> Place:
+        """Where it stands in Kafka."""
+        return Place(self.dead_letter_topic, self.partition, self.offset)
 
-    def replayed(self) -> Entry:
-        """What a replay publishes: the original record, without the traces of its failure.
+    @property
+    def original(self) -> Place | None:
+        """Where it was consumed, if that is known whole."""
+        if self.topic is None or self.topic_partition is None or self.topic_offset is None:
+            return None
+        return Place(self.topic, self.topic_partition, self.topic_offset)
+
+    @property
+    def stack(self) -> str | None:
+        """Where it failed; None in lists, too."""
+        return diagnose(self.headers).stack if self.headers else None
+
+    def replayed(self, group: str | None, replaces: str | None = None) -> Entry:
+        """What a replay publishes: the original record without the traces of its failure, for ``group`` alone.
 
         A record without an id gets its own here: were the replay published twice, consumers would know it.
-        Raises InvalidMessage where the original topic is unknown or no legal name.
+        ``replaces``: the inbox id of the message that it was edited from. Raises InvalidMessage where the original
+        topic is unknown or no legal name.
         """
-        if self.original_topic is None:
+        if self.topic is None or self.headers is None:
             raise InvalidMessage(f"The original topic of {self.place} is unknown.")
         headers = [
             (name.replace("\x00", "�"), value)  # the table's JSON knows no U+0000
-            for name, value in replay_headers(self.headers, self.group)
+            for name, value in replay_headers(self.headers, group)
             if not name.startswith(FOREIGN)
         ]
         if first(headers, "ce_id") is None:
             headers.append(("ce_id", self.message_id.encode()))
-        return Entry.forwarded(
-            self._entry_id(), self.original_topic, self.key, self._entry_type(), self.payload, headers
-        )
+        if replaces is not None:
+            headers.append(("postroom_replay_of", replaces.encode()))
+        return Entry.forwarded(self._entry_id(), self.topic, self.key, self._entry_type(), self.payload, headers)
 
     def _entry_id(self) -> UUID:
         """The row's id, a UUID; the headers keep the message id as it is."""
@@ -135,3 +188,23 @@ class DeadLetter:
             return check_type(self.type)
         except InvalidMessage:
             return UNKNOWN_TYPE
+
+
+def _fingerprint(found: Diagnosis) -> str:
+    """Of another producer's failure: class, place and handler, and the message without numbers, ids, quoted parts."""
+    frame = _FRAME.search(found.stack or "")
+    place = next(filter(None, frame.groups()), "") if frame else ""
+    message = _VARYING.sub("#", (found.message or "")[:200])
+    parts = "\n".join((found.error or "", place, found.handler or "", message))
+    return hashlib.sha256(parts.encode(errors="replace")).hexdigest()[:FINGERPRINT]
+
+
+def _short(text: str | None) -> str | None:
+    return _storable(text, _LONGEST) if text else None
+
+
+def _storable(text: str | None, limit: int) -> str | None:
+    """``text`` as PostgreSQL can hold it, and no longer than ``limit`` characters."""
+    if text is None or (text.isascii() and text.isprintable() and len(text) <= limit):
+        return text
+    return text.replace("\x00", "�").encode(errors="replace").decode()[:limit]

@@ -1,229 +1,297 @@
-"""Replay: dead letters go back to their original topics, through the outbox.
+"""Replay: the letters of a plan go back to their original topics, through the outbox.
 
-    plan     which ones, frozen: what arrives later is not in it
-    replay   in batches; each is one transaction that writes the messages into the outbox and an action for each
-             dead letter. Under the topic's lock it leaves out what was replayed meanwhile.
+    batch    one transaction writes messages into the outbox, and each letter's state. So each goes once, whoever runs
+             the plan, however often, killed or not: what a run finds planned has not gone.
+    step     after each but the last, the run waits until every one of its letters was handled or died again; where
+             more than the plan's share of a step died again, it stops.
 
-So a replay that was interrupted, or that two operators run at once, replays each dead letter once: run it again,
-and it does what is left. Observer steps, with their facts:
+All that a run needs stands in the plan, so another one can take over at any time, or several go on side by side.
+Observer steps, with their facts:
 
-    planned     count, already, refused     what the plan holds
-    replaying   topic, count                a batch is written, not committed
-    replayed    topic, count, already       it is committed; ``already`` were replayed by somebody else meanwhile
+    step        number, first, last       a step begins: the ordinals of its letters
+    replaying   plan, count               a batch is written, not committed
+    replayed    plan, count               it is committed
+    waiting     plan, count               so many of the step, or of the plan, are neither handled nor dead again yet
+    stopped     plan, reason
 """
 
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from itertools import groupby
-from typing import NamedTuple
 
-from ..messaging.errors import InvalidMessage
-from ..messaging.message import check_topic
+import sqlalchemy as sa
+
+from ..messaging.clock import Clock, SystemClock
 from ..messaging.observer import Observer, unobserved
-from ..messaging.ports import TopicReader
-from .families import is_copied
-from .ledger import CLOSING, Action, Ledger
-from .letter import DeadLetter, Place
+from .ledger import Ledger, Work, whole
+from .letter import DeadLetter
+from .plan import Plan, find_plan, plan_in, set_state
+from .settle import settle
+from .states import State
 
-MAX_REPLAYS = 3
-BATCH = 500
+BATCH = 1_000
+STEP_TIMEOUT = 300.0
 _BATCH_BYTES = 8_000_000
-_LOOK_UP = 1_000
-
-
-class Planned(NamedTuple):
-    """A dead letter of a plan, and where it goes. ``reason``: why it does not go there."""
-
-    place: Place
-    message_id: str
-    target: str | None
-    group: str | None
-    written_at: datetime
-    reason: str | None = None
+_LETTER_BYTES = 2_000
+_LONGEST_PACE = 0.5
+_LOOK_EVERY = 0.25
+_LOOK_AT_KAFKA_EVERY = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """What a replay does: to ``replay``, by place in the order of each partition; what it leaves out, and why.
-
-    ``mark``: actions after this one count as done by somebody else meanwhile.
-    """
-
-    replay: Sequence[Planned]
-    already: Sequence[Planned]
-    refused: Sequence[Planned]
-    mark: int
-
-
-@dataclass(frozen=True, slots=True)
-class Replayed:
-    """What became of a plan. ``already``: replayed by somebody else meanwhile. ``gone``: no longer in the topic."""
+class Ran:
+    """What a run did, and how the plan stands. ``interrupted``: ``wait`` said so. ``unsettled``: still on their way."""
 
     replayed: int
-    already: int
-    gone: Sequence[Place]
+    plan: Plan
+    interrupted: bool = False
 
-
-def make_plan(
-    letters: Iterable[DeadLetter],
-    ledger: Ledger,
-    *,
-    existing: Iterable[str],
-    max_replays: int = MAX_REPLAYS,
-    again: bool = False,
-    limit: int | None = None,
-    observer: Observer = unobserved,
-) -> Plan:
-    """Decide about each of ``letters``; only their places are kept.
-
-    Refused are those that have no original topic among the ``existing`` ones, that hold no copy of the record,
-    and that were replayed ``max_replays`` times: what fails again and again would go round for ever. With
-    ``again``, those go too that were replayed or discarded before. ``limit``: no more than so many, the oldest.
-
-    Raises what reading ``letters`` does, and DatabaseUnavailable.
-    """
-    known = frozenset(existing)
-    mark = ledger.mark() if again else 0
-    replay: list[Planned] = []
-    already: list[Planned] = []
-    refused: list[Planned] = []
-    for chunk in _chunks(_decided(letters, known, max_replays)):
-        done = {} if again else ledger.last_actions([each.place for each in chunk])
-        for each in chunk:
-            if is_done(done.get(each.place)):
-                already.append(each)
-            else:
-                (replay if each.reason is None else refused).append(each)
-    replay = _oldest(replay, limit)
-    observer("planned", count=len(replay), already=len(already), refused=len(refused))
-    return Plan(replay, already, refused, mark)
+    @property
+    def unsettled(self) -> int:
+        """Replayed, and neither handled nor dead again yet."""
+        return self.plan.counts[State.REPLAYED]
 
 
 def run_plan(
-    plan: Plan,
-    reader: TopicReader,
     ledger: Ledger,
+    plan: int,
     *,
     actor: str,
     reason: str | None = None,
+    look: Callable[[], object] = lambda: None,
+    wait: Callable[[float], bool] | None = None,
     batch: int = BATCH,
+    step_timeout: float = STEP_TIMEOUT,
+    unconfirmed_go_on: bool = False,
     observer: Observer = unobserved,
-) -> Replayed:
-    """Replay what ``plan`` says, ``batch`` in a transaction at the most. Blocks.
+    clock: Clock | None = None,
+) -> Ran:
+    """Send what is left of a plan. Blocks, for ``step_timeout`` seconds at the most after each step but the last.
 
-    What is committed stays, whatever is raised: DatabaseUnavailable, KafkaUnavailable, SchemaMissing,
-    NotAuthorized. Make a new plan then, and run it.
+    ``look``: brings the ledger up to date with Kafka. ``wait``: sleeps so many seconds, true when the run shall end.
+    ``unconfirmed_go_on``: a step whose letters are not settled in time does not stop the plan, only failures do.
+
+    Raises UsageError where there is no such plan, DatabaseUnavailable, and what ``look`` does; what is committed
+    stays, and another run goes on there.
     """
-    replayed = already = 0
-    gone: list[Place] = []
-    for topic, planned in groupby(sorted(plan.replay, key=lambda each: each.place), key=lambda each: each.place.topic):
-        missing = {each.place for each in planned}
-        for letters in _batches(_reread(reader, topic, missing), batch):
-            with ledger.locked(topic) as work:
-                done = work.last_actions([letter.place for letter in letters])
-                new = [letter for letter in letters if not is_done(done.get(letter.place), plan.mark)]
-                if new:
-                    work.replay(new, [letter.replayed() for letter in new], actor, reason)
-                observer("replaying", topic=topic, count=len(new))
-            replayed += len(new)
-            already += len(letters) - len(new)
-            observer("replayed", topic=topic, count=len(new), already=len(letters) - len(new))
-        gone.extend(sorted(missing))
-    return Replayed(replayed, already, gone)
+    run = _Run(ledger, plan, actor, reason, look, wait or _sleep, clock or SystemClock(), observer)
+    return run.go(batch, step_timeout, unconfirmed_go_on=unconfirmed_go_on)
 
 
-def is_done(action: Action | None, mark: int = 0) -> bool:
-    """Whether ``action`` closed the dead letter, after the one with the id ``mark``."""
-    return action is not None and action.action in CLOSING and action.id > mark
+def await_settled(
+    ledger: Ledger,
+    plan: int,
+    seconds: float,
+    *,
+    look: Callable[[], object] = lambda: None,
+    wait: Callable[[float], bool] | None = None,
+    observer: Observer = unobserved,
+    clock: Clock | None = None,
+) -> Plan:
+    """Wait up to ``seconds`` until all that was replayed of a plan was handled or died again; the plan then."""
+    run = _Run(ledger, plan, "", None, look, wait or _sleep, clock or SystemClock(), observer)
+    run.settled(lambda: find_plan(ledger, plan).counts[State.REPLAYED], seconds)
+    return find_plan(ledger, plan)
 
 
-def _decided(letters: Iterable[DeadLetter], existing: frozenset[str], max_replays: int) -> Iterator[Planned]:
-    for letter in letters:
-        yield Planned(
-            letter.place,
-            letter.message_id,
-            letter.original_topic,
-            letter.group,
-            letter.timestamp,
-            refusal(letter, existing, max_replays),
-        )
+class _Run:
+    def __init__(  # noqa: PLR0917
+        self,
+        ledger: Ledger,
+        plan: int,
+        actor: str,
+        reason: str | None,
+        look: Callable[[], object],
+        wait: Callable[[float], bool],
+        clock: Clock,
+        observer: Observer,
+    ) -> None:
+        self._ledger = ledger
+        self._id = plan
+        self._actor = actor
+        self._reason = reason
+        self._look = look
+        self._wait = wait
+        self._clock = clock
+        self._observe = observer
+        self._replayed = 0
+        self._interrupted = False
+        self._sent = 0  # what has a lower ordinal is planned no more
+        self._glance_at = 0.0
+
+    def go(self, batch: int, step_timeout: float, *, unconfirmed_go_on: bool) -> Ran:
+        plan = self._open()
+        begun = -1
+        while plan.state == "open" and not self._interrupted and (following := self._following()) is not None:
+            number, first, last = plan.step_of(following)
+            if number != begun:
+                if number and not self._passed(plan, number, step_timeout, go_on=unconfirmed_go_on):
+                    break
+                self._observe("step", number=number, first=first, last=last)
+                begun = number
+            self._glance(plan)
+            if told := self._too_many_failures(plan, first, last):
+                self._stop(told)
+                break
+            if pause := self._send(last, batch):
+                self._interrupted = self._wait(min(pause, _LONGEST_PACE))
+            plan = find_plan(self._ledger, self._id, counted=False)
+        with self._ledger.changing() as work:
+            plan = plan_in(work, self._id)
+            if plan.state == "open" and plan.next is None:
+                set_state(work, self._id, "done")
+                plan = plan_in(work, self._id)
+        return Ran(self._replayed, plan, self._interrupted)
+
+    def settled(self, waiting: Callable[[], int], seconds: float) -> bool:
+        """Wait until nothing is ``waiting``; False where it took too long, or the run shall end."""
+        until = self._clock.monotonic() + seconds
+        look_at = 0.0
+        while True:
+            if self._clock.monotonic() >= look_at:
+                self._look()
+                look_at = self._clock.monotonic() + _LOOK_AT_KAFKA_EVERY
+            settle(self._ledger, self._id)
+            left = waiting()
+            self._observe("waiting", plan=self._id, count=left)
+            if not left:
+                return True
+            if self._clock.monotonic() >= until:
+                return False
+            if self._wait(_LOOK_EVERY):
+                self._interrupted = True
+                return False
+
+    def _open(self) -> Plan:
+        """Take up a plan that had stopped."""
+        with self._ledger.changing() as work:
+            plan = plan_in(work, self._id)
+            if plan.state == "stopped" and plan.next is not None:
+                set_state(work, self._id, "open")
+                plan = plan_in(work, self._id)
+        return plan
+
+    def _passed(self, plan: Plan, number: int, seconds: float, *, go_on: bool) -> bool:
+        """Wait for the step before; False where the plan stops there."""
+        _, first, last = plan.step_of(sum(plan.pace.steps[:number]))
+        settled = self.settled(lambda: self._count(first, last, State.REPLAYED), seconds)
+        if self._interrupted:
+            return False
+        told = self._too_many_failures(plan, first, last)
+        if told is None and not settled and not go_on:
+            left = self._count(first, last, State.REPLAYED)
+            told = (
+                f"{left} of the {last - first + 1} of step {number} were neither handled nor dead again after "
+                f"{seconds:.0f} s."
+            )
+        if told is not None:
+            self._stop(told)
+        return told is None
+
+    def _glance(self, plan: Plan) -> None:
+        """Now and then, see what became of those that went."""
+        if plan.pace.max_failures is not None and self._clock.monotonic() >= self._glance_at:
+            self._look()
+            settle(self._ledger, self._id)
+            self._glance_at = self._clock.monotonic() + _LOOK_AT_KAFKA_EVERY
+
+    def _too_many_failures(self, plan: Plan, first: int, last: int) -> str | None:
+        """Why the plan stops; None where it goes on."""
+        if plan.pace.max_failures is None:
+            return None
+        failed, size = self._count(first, last, State.FAILED_AGAIN), last - first + 1
+        if failed <= plan.pace.max_failures * size:
+            return None
+        return f"{failed} of the {size} of a step failed again, more than {plan.pace.max_failures:.0%}."
+
+    def _following(self) -> int | None:
+        """The ordinal of the next letter to send; None after the last."""
+        letter = self._ledger.tables.letter.c
+        planned = (letter.plan_id == self._id) & (letter.state == State.PLANNED.value) & (letter.ordinal > self._sent)
+        with self._ledger.reading() as connection:
+            query = sa.select(letter.ordinal).where(planned).order_by(letter.ordinal).limit(1)
+            return connection.execute(query).scalar_one_or_none()
+
+    def _count(self, first: int, last: int, state: State) -> int:
+        letter = self._ledger.tables.letter.c
+        chosen = (letter.plan_id == self._id) & letter.ordinal.between(first, last) & (letter.state == state.value)
+        with self._ledger.reading() as connection:
+            return int(connection.execute(sa.select(sa.func.count()).where(chosen)).scalar_one())
+
+    def _stop(self, told: str) -> None:
+        with self._ledger.changing() as work:
+            set_state(work, self._id, "stopped", told)
+        self._observe("stopped", plan=self._id, reason=told)
+
+    def _send(self, last: int, most: int) -> float:
+        """Send the next ones of the step; how many seconds the rate wants to wait."""
+        with self._ledger.changing() as work:
+            plan = plan_in(work, self._id, counted=False)
+            now = self._clock.now().timestamp()
+            if plan.state != "open":
+                return 0.0
+            if plan.pace.rate is not None and plan.paced_until > now:
+                return plan.paced_until - now
+            letters = self._next(work, last, min(most, _pace(plan.pace.rate)))
+            targets = frozenset(plan.targets)
+            going = [letter for letter in letters if (letter.topic, letter.group) in targets]
+            self._refuse(work, [letter for letter in letters if (letter.topic, letter.group) not in targets])
+            if going:
+                replaced = self._replaced(work, going)
+                work.publish([each.replayed(each.group, replaced.get(each.id)) for each in going])
+                column = self._ledger.tables.letter.c
+                work.change("replay", column.id.in_([each.id for each in going]), self._actor, self._reason)
+            if plan.pace.rate is not None:
+                table = self._ledger.tables.plan
+                paced = {"paced_until": max(now, plan.paced_until) + len(going) / plan.pace.rate}
+                work.connection.execute(sa.update(table).where(table.c.id == self._id).values(paced))
+            self._observe("replaying", plan=self._id, count=len(going))
+        self._replayed += len(going)
+        self._sent = max(self._sent, *(letter.ordinal or 0 for letter in letters)) if letters else last
+        self._observe("replayed", plan=self._id, count=len(going))
+        return 0.0
+
+    def _next(self, work: Work, last: int, most: int) -> list[DeadLetter]:
+        """The next letters, whole, no more than fit into a batch."""
+        letter = self._ledger.tables.letter.c
+        planned = (letter.plan_id == self._id) & (letter.state == State.PLANNED.value)
+        span = letter.ordinal.between(self._sent + 1, last)
+        query = sa.select(letter.id, letter.size).where(planned, span).order_by(letter.ordinal).limit(most)
+        ids: list[int] = []
+        weight = 0
+        for id_, size in work.connection.execute(query):
+            weight += (size or 0) + _LETTER_BYTES
+            if ids and weight > _BATCH_BYTES:
+                break
+            ids.append(id_)
+        return sorted(whole(work.connection, self._ledger.tables, letter.id.in_(ids)), key=_by_ordinal)
+
+    def _refuse(self, work: Work, letters: Sequence[DeadLetter]) -> None:
+        """What would go elsewhere than the plan says does not go."""
+        if letters:
+            chosen = self._ledger.tables.letter.c.id.in_([letter.id for letter in letters])
+            why = "Its topic and group are not among the plan's."
+            work.change("cancel", chosen, self._actor, why, {"plan_id": None, "ordinal": None})
+
+    def _replaced(self, work: Work, letters: Sequence[DeadLetter]) -> dict[int, str]:
+        """Of edited letters: as the inbox knows the message that each takes the place of."""
+        edited = {letter.follows: letter.id for letter in letters if letter.follows and letter.incarnation < 0}
+        if not edited:
+            return {}
+        column = self._ledger.tables.letter.c
+        rows = work.connection.execute(sa.select(column.id, column.inbox_id).where(column.id.in_(list(edited))))
+        return {edited[id_]: inbox_id for id_, inbox_id in rows}
 
 
-def refusal(letter: DeadLetter, existing: frozenset[str], max_replays: int) -> str | None:
-    """Why ``letter`` cannot be replayed, as a sentence; None where it can."""
-    if no_way := _no_way_back(letter, existing):
-        return no_way
-    if not is_copied(letter.family, letter.key, letter.payload):
-        return "It holds no copy of the record; set errors.deadletterqueue.copy.record.enable for its share group."
-    if letter.replay_count >= max_replays:
-        return f"It was replayed {letter.replay_count} times and failed again; repair the cause, raise --max-replays."
-    return None
+def _pace(rate: float | None) -> int:
+    """So many at once that the pace stays even."""
+    return BATCH if rate is None else max(1, int(rate * _LONGEST_PACE))
 
 
-def _no_way_back(letter: DeadLetter, existing: frozenset[str]) -> str | None:
-    topic = letter.original_topic
-    if topic is None:
-        return "Its original topic is unknown: none of its headers names it."
-    try:
-        check_topic(topic)
-    except InvalidMessage as error:
-        return f"Its original topic is unusable: {error}"
-    if topic == letter.place.topic:
-        return "Its original topic is the dead-letter topic itself."
-    if topic not in existing:
-        return f"Its original topic {topic!r} does not exist any more, or may not be seen by this user."
-    return None
+def _by_ordinal(letter: DeadLetter) -> int:
+    return letter.ordinal or 0
 
 
-def _oldest(planned: Sequence[Planned], limit: int | None) -> list[Planned]:
-    """The oldest ones, and of each partition the first ones, even where its timestamps go back."""
-    if limit is None or len(planned) <= limit:
-        return list(planned)
-    latest: dict[tuple[str, int], datetime] = {}
-    aged = []
-    for each in planned:
-        partition = each.place[:2]
-        latest[partition] = max(latest.get(partition, each.written_at), each.written_at)
-        aged.append((latest[partition], each.place, each))
-    return [each for _, _, each in sorted(aged, key=lambda entry: entry[:2])[:limit]]
-
-
-def _reread(reader: TopicReader, topic: str, missing: set[Place]) -> Iterator[DeadLetter]:
-    """The dead letters at ``missing``, which is emptied along the way; what stays in it is gone."""
-    starts: dict[int, int] = {}
-    ends: Mapping[int, tuple[int, int]] = reader.offsets(topic)
-    for place in missing:
-        starts[place.partition] = min(starts.get(place.partition, place.offset), place.offset)
-    starts = {number: starts.get(number, after_last) for number, (_, after_last) in ends.items()}
-    for record in reader.read(topic, starts):
-        place = Place(*record.partition, record.offset)
-        if place in missing:
-            missing.remove(place)
-            yield DeadLetter.of(record)
-            if not missing:
-                return
-
-
-def _batches(letters: Iterable[DeadLetter], size: int) -> Iterator[list[DeadLetter]]:
-    batch: list[DeadLetter] = []
-    weight = 0
-    for letter in letters:
-        batch.append(letter)
-        weight += len(letter.payload or b"") + sum(len(value) for _, value in letter.headers)
-        if len(batch) == size or weight >= _BATCH_BYTES:
-            yield batch
-            batch, weight = [], 0
-    if batch:
-        yield batch
-
-
-def _chunks(planned: Iterable[Planned]) -> Iterator[list[Planned]]:
-    by: dict[str, list[Planned]] = defaultdict(list)
-    for each in planned:
-        chunk = by[each.place.topic]
-        chunk.append(each)
-        if len(chunk) == _LOOK_UP:
-            yield by.pop(each.place.topic)
-    yield from by.values()
+def _sleep(seconds: float) -> bool:
+    time.sleep(seconds)
+    return False

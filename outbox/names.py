@@ -22,6 +22,10 @@ TABLES = (
     "inbox_attempt",
     "inbox_control",
     "inbox_action",
+    "dead_letter",
+    "dead_letter_record",
+    "dead_letter_source",
+    "dead_letter_plan",
     "dead_letter_action",
     "schema_version",
 )

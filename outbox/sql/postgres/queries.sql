@@ -643,26 +643,51 @@ SELECT consumer_group, topic, "partition", member, first_offset, last_offset, su
 FROM {inbox_attempt} ORDER BY consumer_group, topic, "partition"
 
 -- name: lock_dead_letters
--- Held to the end of the transaction: what one operator finds undone, no other does meanwhile.
-SELECT pg_advisory_xact_lock(hashtextextended('{dead_letter_action}' || %(dead_letter_topic)s, 0))
+-- One writer at a time: what one operator finds undone, no other does meanwhile.
+SELECT pg_advisory_xact_lock(hashtextextended('{dead_letter}', 0))
 
--- name: record_action
-INSERT INTO {dead_letter_action} (actor, action, dead_letter_topic, "partition", "offset", message_id, reason)
-SELECT %(actor)s, %(action)s, %(dead_letter_topic)s, l."partition", l."offset", l.message_id, %(reason)s
-FROM unnest(%(partitions)s::int[], %(offsets)s::bigint[], %(message_ids)s::text[]) WITH ORDINALITY
-     AS l ("partition", "offset", message_id, n)
-ORDER BY l.n
+-- name: take_ids
+-- The last of as many numbers in a row; nobody else takes some meanwhile.
+SELECT setval(s.name, nextval(s.name) + %(count)s - 1)
+FROM (SELECT pg_get_serial_sequence('{dead_letter}', 'id')::regclass AS name) AS s
 
--- name: actions
--- What was done to these dead letters, in the order in which it was done.
-SELECT a.id, a."partition", a."offset", a.action, a.at, a.actor, a.reason
-FROM unnest(%(partitions)s::int[], %(offsets)s::bigint[]) AS l ("partition", "offset")
-JOIN {dead_letter_action} a ON a."partition" = l."partition" AND a."offset" = l."offset"
-WHERE a.dead_letter_topic = %(dead_letter_topic)s
-ORDER BY a.id
+-- name: copy_letters
+COPY {dead_letter} (id, dead_letter_topic, "partition", "offset", incarnation, written_at, family, message_id,
+    inbox_id, key, type, topic, topic_partition, topic_offset, consumer_group, error, message, handler, deliveries,
+    first_failed_at, failed_at, fingerprint, replays, expires_at, size, order_partition, order_offset)
+FROM STDIN (FORMAT BINARY)
 
--- name: last_action
-SELECT coalesce(max(id), 0) FROM {dead_letter_action}
+-- name: copy_records
+COPY {dead_letter_record} (id, payload, headers) FROM STDIN (FORMAT BINARY)
+
+-- name: plan_letters
+-- Into a plan, in this order; their state follows.
+UPDATE {dead_letter} AS d
+SET plan_id = %(plan)s, ordinal = %(start)s + n.ordinal
+FROM unnest(%(ids)s::bigint[]) WITH ORDINALITY AS n (id, ordinal)
+WHERE d.id = n.id AND d.state = 'dead'
+
+-- name: follow_letters
+-- Which letter each new one follows: the death before it of the same message in the same group.
+UPDATE {dead_letter} AS n
+SET follows = p.id, order_partition = p.order_partition, order_offset = p.order_offset,
+    rounds = p.rounds + 1,
+    same_failures = CASE WHEN p.fingerprint = n.fingerprint THEN p.same_failures + 1 ELSE 0 END
+FROM {dead_letter} AS p
+WHERE n.id BETWEEN %(first)s AND %(last)s AND n.replays = %(replays)s AND p.id = (
+    SELECT b.id FROM {dead_letter} AS b
+    WHERE b.message_id = n.message_id AND b.consumer_group IS NOT DISTINCT FROM n.consumer_group
+      AND b.replays < n.replays AND b.id < n.id
+    ORDER BY b.replays DESC, b.id DESC LIMIT 1)
+
+-- name: adopt_actions
+-- What was done before there was a ledger.
+UPDATE {dead_letter} AS d
+SET state = CASE a.action WHEN 'replay' THEN 'replayed' ELSE 'discarded' END
+FROM {dead_letter_action} AS a
+WHERE d.id BETWEEN %(first)s AND %(last)s AND a.dead_letter_topic = d.dead_letter_topic
+  AND a."partition" = d."partition" AND a."offset" = d."offset" AND a.dead_letter_id IS NULL
+  AND a.action IN ('replay', 'discard')
 
 -- name: relay_status
 -- Who owns which shard, for how many seconds more, and how many ago a batch of it was last settled.

@@ -395,23 +395,37 @@ FROM {inbox_attempt} ORDER BY consumer_group, topic, "partition"
 -- One writer at a time: what one operator finds undone, no other does meanwhile.
 BEGIN IMMEDIATE
 
--- name: record_action
-INSERT INTO {dead_letter_action} (actor, action, dead_letter_topic, "partition", "offset", message_id, reason)
-SELECT :actor, :action, :dead_letter_topic, json_extract(l.value, '$[0]'), json_extract(l.value, '$[1]'),
-       json_extract(l.value, '$[2]'), :reason
-FROM json_each(:letters) AS l ORDER BY l.key
+-- name: take_ids
+-- The last number that was ever taken.
+SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = '{schema.name}_{dead_letter.name}'), 0)
 
--- name: actions
--- What was done to these dead letters, in the order in which it was done.
-SELECT a.id, a."partition", a."offset", a.action, a.at, a.actor, a.reason
-FROM json_each(:letters) AS l
-JOIN {dead_letter_action} AS a
-  ON a."partition" = json_extract(l.value, '$[0]') AND a."offset" = json_extract(l.value, '$[1]')
-WHERE a.dead_letter_topic = :dead_letter_topic
-ORDER BY a.id
+-- name: plan_letters
+-- Into a plan, in this order; their state follows.
+UPDATE {dead_letter} AS d SET plan_id = :plan, ordinal = :start + n.key + 1
+FROM json_each(:ids) AS n
+WHERE d.id = n.value AND d.state = 'dead'
 
--- name: last_action
-SELECT coalesce(max(id), 0) FROM {dead_letter_action}
+-- name: follow_letters
+-- Which letter each new one follows: the death before it of the same message in the same group.
+UPDATE {dead_letter} AS n
+SET follows = p.id, order_partition = p.order_partition, order_offset = p.order_offset,
+    rounds = p.rounds + 1,
+    same_failures = CASE WHEN p.fingerprint = n.fingerprint THEN p.same_failures + 1 ELSE 0 END
+FROM {dead_letter} AS p
+WHERE n.id BETWEEN :first AND :last AND n.replays = :replays AND p.id = (
+    SELECT b.id FROM {dead_letter} AS b
+    WHERE b.message_id = n.message_id AND b.consumer_group IS n.consumer_group
+      AND b.replays < n.replays AND b.id < n.id
+    ORDER BY b.replays DESC, b.id DESC LIMIT 1)
+
+-- name: adopt_actions
+-- What was done before there was a ledger.
+UPDATE {dead_letter} AS d
+SET state = CASE a.action WHEN 'replay' THEN 'replayed' ELSE 'discarded' END
+FROM {dead_letter_action} AS a
+WHERE d.id BETWEEN :first AND :last AND a.dead_letter_topic = d.dead_letter_topic
+  AND a."partition" = d."partition" AND a."offset" = d."offset" AND a.dead_letter_id IS NULL
+  AND a.action IN ('replay', 'discard')
 
 -- name: relay_status
 -- Who owns the log, for how many seconds more, and how many ago a batch was last settled.
