@@ -11,28 +11,36 @@
 Nothing here reads the environment, prints or asks.
 """
 
-from .browse import SORTS, Page, Sort, count, each, find, get, neighbours
-from .filter import Filter
-from .ingest import Caught, catch_up, find_topics
-from .ledger import Action, Ledger
-from .letter import DeadLetter, Place
-from .plan import (
-    Aim,
-    Draft,
-    Pace,
-    Plan,
-    Refusal,
-    cancel_plan,
-    draft_plan,
-    find_plan,
-    find_plans,
-    make_plan,
-    set_pace,
-)
-from .replay import Ran, await_settled, run_plan
-from .settle import settle
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from .choices import BYS, SORTS, By, Sort
 from .states import OPEN, TRANSITIONS, State
-from .statistics import BYS, By, Group, Statistics, statistics
+
+if TYPE_CHECKING:
+    from .browse import Page, count, each, find, get, last_id, neighbours
+    from .filter import Filter
+    from .groups import Group, Statistics, statistics
+    from .ingest import Caught, catch_up, find_topics, last_read
+    from .ledger import Action, Ledger
+    from .letter import DeadLetter, Place
+    from .mask import masked
+    from .outcomes import knows, settle
+    from .plan import (
+        Aim,
+        Draft,
+        Pace,
+        Plan,
+        Refusal,
+        cancel_plan,
+        draft_plan,
+        find_plan,
+        find_plans,
+        make_plan,
+        set_pace,
+    )
+    from .replay import Ran, await_settled, run_plan
+    from .settings import DlqSettings
 
 __all__ = [
     "BYS",
@@ -44,6 +52,7 @@ __all__ = [
     "By",
     "Caught",
     "DeadLetter",
+    "DlqSettings",
     "Draft",
     "Filter",
     "Group",
@@ -68,10 +77,61 @@ __all__ = [
     "find_plans",
     "find_topics",
     "get",
+    "knows",
+    "last_id",
+    "last_read",
     "make_plan",
+    "masked",
     "neighbours",
     "run_plan",
     "set_pace",
     "settle",
     "statistics",
 ]
+
+#: Imported at the first use: what the options name is for every command.
+_LAZY = {
+    "DlqSettings": ".settings",
+    "Action": ".ledger",
+    "Aim": ".plan",
+    "Caught": ".ingest",
+    "DeadLetter": ".letter",
+    "Draft": ".plan",
+    "Filter": ".filter",
+    "Group": ".groups",
+    "Ledger": ".ledger",
+    "Pace": ".plan",
+    "Page": ".browse",
+    "Place": ".letter",
+    "Plan": ".plan",
+    "Ran": ".replay",
+    "Refusal": ".plan",
+    "Statistics": ".groups",
+    "await_settled": ".replay",
+    "cancel_plan": ".plan",
+    "catch_up": ".ingest",
+    "count": ".browse",
+    "draft_plan": ".plan",
+    "each": ".browse",
+    "find": ".browse",
+    "find_plan": ".plan",
+    "find_plans": ".plan",
+    "find_topics": ".ingest",
+    "get": ".browse",
+    "knows": ".outcomes",
+    "last_id": ".browse",
+    "last_read": ".ingest",
+    "make_plan": ".plan",
+    "masked": ".mask",
+    "neighbours": ".browse",
+    "run_plan": ".replay",
+    "set_pace": ".plan",
+    "settle": ".outcomes",
+    "statistics": ".groups",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(import_module(_LAZY[name], __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
