@@ -11,14 +11,12 @@ is killed and however many do it at once. Observer steps, with their facts:
 """
 
 import hashlib
-import queue
-import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import sqlalchemy as sa
 
@@ -34,12 +32,11 @@ from .settings import MAX_REPLAYS, TOPICS
 if TYPE_CHECKING:
     import psycopg
 
-_T = TypeVar("_T")
+_VALUE = itemgetter(1)
 #: Any failure after so many replays goes to quarantine.
 MAX_ROUNDS = 10
-_BATCH = 5_000
-_BATCH_BYTES = 16_000_000
-_BATCHES_AHEAD = 2
+_BATCH = 2_000
+_BATCH_BYTES = 8_000_000
 _RECORD_BYTES = 300
 _COPIED = DeadLetter._fields.index("state")
 _LETTER_TYPES = (
@@ -148,11 +145,10 @@ class _Topic:
             return
         self._observe("reading", topic=self._topic, count=left)
         starts = {number: position.next_offset for number, position in positions.items()}
-        with _ahead(self._batches(starts, positions)) as batches:
-            for letters, records in batches:
-                count = self._write(letters, records, positions)
-                self._caught.read += count
-                self._observe("read", topic=self._topic, count=count)
+        for letters, records in self._batches(starts, positions):
+            count = self._write(letters, records, positions)
+            self._caught.read += count
+            self._observe("read", topic=self._topic, count=count)
 
     def _begin(self, bounds: Mapping[int, tuple[int, int]]) -> dict[int, _Position]:
         """Where to read on, by partition; what retention took, and topics made anew, are noted on the way."""
@@ -233,7 +229,7 @@ class _Topic:
             letter = DeadLetter.of(record, positions[number].incarnation)
             letters.append(letter)
             last[number] = record
-            weight += _RECORD_BYTES + (letter.size or 0) + sum(len(value) for _, value in record.headers)
+            weight += _RECORD_BYTES + (letter.size or 0) + sum(map(len, map(_VALUE, record.headers)))
             if len(letters) == _BATCH or weight >= _BATCH_BYTES:
                 yield letters, last
                 letters, last, weight = [], {}, 0
@@ -335,45 +331,3 @@ def _insert_sqlite(work: Work, letters: Sequence[DeadLetter]) -> range:
 def stored_headers(letter: DeadLetter) -> str:
     """As they stand in the table: lossless."""
     return dump_pairs(letter.headers or ())
-
-
-@contextmanager
-def _ahead(batches: Iterator[_T]) -> Iterator[Iterator[_T]]:
-    """``batches``, made in a thread of its own while the one before is written."""
-    made: queue.Queue[Any] = queue.Queue(_BATCHES_AHEAD)
-    stopped = threading.Event()
-
-    def make() -> None:
-        try:
-            for batch in batches:
-                _put(made, (batch, None), stopped)
-                if stopped.is_set():
-                    return
-            _put(made, (None, None), stopped)
-        except BaseException as error:  # noqa: BLE001  it is raised where the batches are taken
-            _put(made, (None, error), stopped)
-
-    thread = threading.Thread(target=make, name="dead letters", daemon=True)
-    thread.start()
-    try:
-        yield _taken(made)
-    finally:
-        stopped.set()
-        thread.join()
-
-
-def _taken(made: "queue.Queue[Any]") -> Iterator[Any]:
-    while True:
-        batch, error = made.get()
-        if error is not None:
-            raise error
-        if batch is None:
-            return
-        yield batch
-
-
-def _put(made: "queue.Queue[Any]", item: Any, stopped: threading.Event) -> None:
-    while not stopped.is_set():
-        with suppress(queue.Full):
-            made.put(item, timeout=0.1)
-            return

@@ -2,18 +2,19 @@
 
 import hashlib
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import NamedTuple
 from uuid import UUID, uuid5
 
-from ..messaging.dead_letter import replay_headers, replays_before
+from ..messaging.dead_letter import OURS, REPLAY_COUNT, replay_headers, replays_before
 from ..messaging.envelope import parse_timestamp
 from ..messaging.errors import InvalidMessage
 from ..messaging.headers import HeaderPairs, first
 from ..messaging.message import check_type
 from ..messaging.records import ReceivedRecord
 from ..outbox.entry import Entry
-from .families import FOREIGN, Diagnosis, diagnose
+from .families import FOREIGN, Diagnosis, by_name, diagnose
 from .states import State
 
 _PLACE = re.compile(r"([A-Za-z0-9._-]{1,249})/(\d{1,10})/(\d{1,19})")
@@ -25,6 +26,7 @@ _LONGEST_MESSAGE = 1_000
 _MOST_REPLAYS = 1_000_000
 FINGERPRINT = 16  # characters
 UNKNOWN_TYPE = "unknown"
+_REPLAYED = {OURS + "replay_count", REPLAY_COUNT}
 
 
 class Place(NamedTuple):
@@ -101,13 +103,14 @@ class DeadLetter(NamedTuple):
     def of(cls, record: ReceivedRecord, incarnation: int = 0) -> "DeadLetter":
         """Read a record of a dead-letter topic. Never raises."""
         headers = record.headers
-        found = diagnose(headers)
+        names = by_name(headers)
+        found = diagnose(headers, names)
         own_topic, own_partition = record.partition
         if found.topic is None or found.partition is None or found.offset is None:
             original, order = f"{own_topic}/{own_partition}/{record.offset}", (own_partition, record.offset)
         else:
             original, order = f"{found.topic}/{found.partition}/{found.offset}", (found.partition, found.offset)
-        message_id = _short(first(headers, "ce_id")) or original
+        message_id = _text(names, "ce_id") or original
         return cls(
             0,
             own_topic,
@@ -119,7 +122,7 @@ class DeadLetter(NamedTuple):
             message_id,
             _short(found.inbox_id) or message_id,
             record.key,
-            _short(first(headers, "ce_type")),
+            _text(names, "ce_type"),
             _short(found.topic),
             found.partition,
             found.offset,
@@ -131,8 +134,8 @@ class DeadLetter(NamedTuple):
             found.first_failed_at,
             found.last_failed_at or record.timestamp,
             _short(found.fingerprint) or _fingerprint(found),
-            min(replays_before(headers), _MOST_REPLAYS),
-            parse_timestamp(first(headers, "expires_at")),
+            min(replays_before(headers), _MOST_REPLAYS) if _REPLAYED & names.keys() else 0,
+            parse_timestamp(_text(names, "expires_at")) if "expires_at" in names else None,
             None if record.value is None else len(record.value),
             *order,
             payload=record.value,
@@ -197,6 +200,14 @@ def _fingerprint(found: Diagnosis) -> str:
     message = _VARYING.sub("#", (found.message or "")[:200])
     parts = "\n".join((found.error or "", place, found.handler or "", message))
     return hashlib.sha256(parts.encode(errors="replace")).hexdigest()[:FINGERPRINT]
+
+
+def _text(names: Mapping[str, bytes], name: str) -> str | None:
+    """The header's text; None where it is missing, empty, or no UTF-8."""
+    try:
+        return _short(names.get(name, b"").decode())
+    except UnicodeDecodeError:
+        return None
 
 
 def _short(text: str | None) -> str | None:
