@@ -327,3 +327,19 @@ def test_all_that_is_stuck_is_listed_together(tables: Tables) -> None:
     assert found("stuck", "--until", "8h")["total"] == 1
     assert told("stuck", "--key", "none") == "Nothing of that is stuck.\n"
     assert "To look closer:" in told("stuck")
+
+
+def test_filters_that_a_database_does_not_know_go_on_over_pages(
+    tables: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(1, 8):
+        tables.hold(number)
+        tables.park(number)
+    monkeypatch.setattr("postroom.cli.scan._PAGE", 2)
+    monkeypatch.setattr("postroom.cli.scan._PAGE_WITH_PAYLOADS", 3)
+    for listed in (held, parked):
+        assert listed("--match", "payload.n in [1, 4, 7]") == [1, 4, 7]
+        assert listed("--match", "payload.n in [1, 4, 7]", "--sort", "newest") == [7, 4, 1]
+        assert listed("--sort", "newest", "--after", "5") == [4, 3, 2, 1]
+        assert listed("--limit", "7") == [1, 2, 3, 4, 5, 6, 7]
+    assert found("stuck")["total"] == 14
