@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 from rich.console import Console
 
-from postroom.cli import holding, parking
+from postroom.cli import holding, messages, parking
 from postroom.cli.app import App
 from postroom.cli.failures import Trouble, failures, print_failures, sparkline
 from postroom.cli.finding import Finding, finding, paging
@@ -154,3 +154,21 @@ def test_a_handlers_error_is_logged_without_its_text_where_something_is_redacted
 def test_the_setting_reaches_the_commands(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("POSTROOM_REDACT", "key")
     assert App().redaction.key(b"k") == MASK.encode()
+
+
+@pytest.mark.parametrize(
+    ("stored", "shown"),
+    [
+        ('{"Auth": "4111", "seen": "yes"}', ["seen"]),
+        ('[["auth", "4111"], ["odd", {"base64": "/w=="}], ["ce_id", "m"]]', ["odd", "ce_id"]),
+        ('"4111"', []),
+        ("[4111]", []),
+    ],
+)
+def test_stored_headers_of_every_form_are_masked(stored: str, shown: list[str]) -> None:
+    row = LogRow(1, 1, "0199c5f2-7d2e-7c6e-9a6e-0c4b9d7e5a11", "t", b"k", "t", b"{}", stored, NOW)
+    document = messages.full(row, "settled", Redaction(["headers.auth"]))
+    assert "4111" not in repr(document)
+    assert {name for name, value in document["headers"] if value != MASK} >= set(shown)
+    assert (document["headers_error"] is None) is bool(shown)
+    assert "4111" in repr(messages.full(row, "settled", Redaction([])))
