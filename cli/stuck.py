@@ -3,7 +3,7 @@
 import shlex
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -48,8 +48,9 @@ class StuckRow:
 @click.command("stuck", cls=Command)
 @finding(without=("message_id", "fingerprint", "headers", "match"))
 @click.option("--fail", is_flag=True, help="End with exit code 1 when anything is stuck.")
+@click.option("--sync/--no-sync", "fresh", default=True, help="Read the dead-letter topics first [yes].")
 @click.pass_obj
-def stuck(app: App, /, found: Finding, fail: bool) -> None:
+def stuck(app: App, /, found: Finding, fail: bool, fresh: bool) -> None:
     """List what is stuck anywhere: dead letters, held messages, parked messages.
 
     Without --fail the exit code is 0, whatever there is.
@@ -62,7 +63,7 @@ def stuck(app: App, /, found: Finding, fail: bool) -> None:
     """
     from . import output
 
-    rows = [*dead_counts(app, found), *_held_counts(app, found), *_parked_counts(app, found)]
+    rows = [*_dead_counts(app, found, fresh=fresh), *_held_counts(app, found), *_parked_counts(app, found)]
     rows.sort(key=lambda row: (list(_LISTS).index(row.kind), row.oldest_at))
     if app.as_json:
         output.emit({"stuck": [asdict(row) for row in rows], "total": sum(row.count for row in rows)})
@@ -74,8 +75,28 @@ def stuck(app: App, /, found: Finding, fail: bool) -> None:
         raise click.exceptions.Exit(1)
 
 
-def dead_counts(app: App, filters: Finding) -> list[StuckRow]:  # noqa: ARG001
-    return []
+def _dead_counts(app: App, found: Finding, *, fresh: bool) -> list[StuckRow]:
+    from ..dlq import Filter, State, masked, open_counts
+    from .dlq.desk import opened, wanted
+    from .dlq.letters import error_of
+
+    asked: Filter = replace(wanted(found), states=frozenset({State.DEAD, State.PLANNED, State.QUARANTINED}))
+    with opened(app, fresh=fresh) as ledger:
+        counts = open_counts(ledger, asked)
+        examples = {letter.id: letter for letter in ledger.letters([each.example for each in counts])}
+    return [
+        StuckRow(
+            "dead-letter",
+            each.topic,
+            each.group,
+            each.state,
+            each.count,
+            each.oldest_at,
+            error_of(masked(examples[each.example], app.redaction)) if each.example in examples else None,
+            command_of("dead-letter", each.topic, each.group, each.state, found),
+        )
+        for each in counts
+    ]
 
 
 def print_stuck(console: "Console", rows: Sequence[StuckRow]) -> None:

@@ -20,7 +20,7 @@ from .states import OPEN, TRANSITIONS, State
 if TYPE_CHECKING:
     from .browse import Page, count, each, find, get, last_id, neighbours
     from .filter import Filter
-    from .groups import Group, Statistics, statistics
+    from .groups import Group, OpenCount, Statistics, open_counts, statistics
     from .ingest import Caught, catch_up, find_topics, last_read
     from .ledger import Action, Ledger
     from .letter import DeadLetter, Place
@@ -57,6 +57,7 @@ __all__ = [
     "Filter",
     "Group",
     "Ledger",
+    "OpenCount",
     "Pace",
     "Page",
     "Place",
@@ -83,6 +84,7 @@ __all__ = [
     "make_plan",
     "masked",
     "neighbours",
+    "open_counts",
     "run_plan",
     "set_pace",
     "settle",
@@ -106,7 +108,9 @@ _LAZY = {
     "Plan": ".plan",
     "Ran": ".replay",
     "Refusal": ".plan",
+    "OpenCount": ".groups",
     "Statistics": ".groups",
+    "open_counts": ".groups",
     "await_settled": ".replay",
     "cancel_plan": ".plan",
     "catch_up": ".ingest",

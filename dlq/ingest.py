@@ -38,6 +38,7 @@ MAX_ROUNDS = 10
 _BATCH = 2_000
 _BATCH_BYTES = 8_000_000
 _RECORD_BYTES = 300
+_MANY = 10_000
 _COPIED = DeadLetter._fields.index("state")
 _LETTER_TYPES = (
     *("int8", "text", "int4", "int8", "int4", "timestamptz", "text", "text", "text", "bytea", "text", "text", "int4"),
@@ -98,6 +99,9 @@ def catch_up(
             observer("gone", topic=topic)
             continue
         _Topic(reader, ledger, topic, max_replays, observer, caught).read(bounds)
+    if caught.read >= _MANY and not ledger.sqlite:
+        with ledger.reading() as connection:  # else the database plans with what it knew before, for a minute
+            connection.execute(sa.text(f"ANALYZE {ledger.names.table('dead_letter', 'postgres')}"))
     return caught
 
 
