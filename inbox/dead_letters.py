@@ -25,7 +25,7 @@ def dead_letter(delivery: Delivery, group: str, failure: Failure, max_bytes: int
     A record that is over it by itself is not cut: the relay parks what Kafka refuses.
     """
     record = delivery.record
-    headers = dead_letter_headers(record, group, failure)
+    headers = dead_letter_headers(record, group, failure, delivery.message_id)
     headers = [(name.replace("\x00", "�"), value) for name, value in headers]  # jsonb knows no U+0000
     for name in _DIAGNOSIS:
         headers = _shortened(headers, name, _size(delivery, headers) - max_bytes)

@@ -459,14 +459,16 @@ WHERE consumer_group = %(group)s AND topic = %(topic)s AND "partition" = %(parti
 ORDER BY "offset" LIMIT 1
 
 -- name: held_dead_letter
--- The dead letter that a key waits for, if it is this message's; the headers are those of the delivery that died.
-SELECT id, headers::text FROM {inbox_held}
-WHERE consumer_group = %(group)s AND message_id = %(message_id)s AND state = 'dead-letter'
+-- The dead letter that a key waits for, if it is of this message or of the one that this replaces; the headers are
+-- those of the delivery that died.
+SELECT id, message_id, headers::text FROM {inbox_held}
+WHERE consumer_group = %(group)s AND message_id IN (%(message_id)s, %(replaces)s) AND state = 'dead-letter'
+  AND topic = %(topic)s AND key IS NOT DISTINCT FROM %(key)s::bytea
 
 -- name: held_reopen
 -- A replay takes the place of the dead letter that its key waits for.
 UPDATE {inbox_held}
-SET payload = %(payload)s, headers = %(headers)s::jsonb, "timestamp" = %(timestamp)s, type = %(type)s,
+SET message_id = %(message_id)s, payload = %(payload)s, headers = %(headers)s::jsonb, "timestamp" = %(timestamp)s, type = %(type)s,
     handler = %(handler)s, state = 'retry', attempts = 0, error = NULL, first_failed_at = NULL, next_attempt_at = NULL
 WHERE id = %(id)s AND state = 'dead-letter'
 

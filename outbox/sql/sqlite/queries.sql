@@ -217,14 +217,16 @@ WHERE consumer_group = :group AND topic = :topic AND "partition" = :partition
 ORDER BY "offset" LIMIT 1
 
 -- name: held_dead_letter
--- The dead letter that a key waits for, if it is this message's; the headers are those of the delivery that died.
-SELECT id, headers FROM {inbox_held}
-WHERE consumer_group = :group AND message_id = :message_id AND state = 'dead-letter'
+-- The dead letter that a key waits for, if it is of this message or of the one that this replaces; the headers are
+-- those of the delivery that died.
+SELECT id, message_id, headers FROM {inbox_held}
+WHERE consumer_group = :group AND message_id IN (:message_id, :replaces) AND state = 'dead-letter'
+  AND topic = :topic AND key IS :key
 
 -- name: held_reopen
 -- A replay takes the place of the dead letter that its key waits for.
 UPDATE {inbox_held}
-SET payload = :payload, headers = :headers, "timestamp" = :timestamp, type = :type,
+SET message_id = :message_id, payload = :payload, headers = :headers, "timestamp" = :timestamp, type = :type,
     handler = :handler, state = 'retry', attempts = 0, error = NULL, first_failed_at = NULL, next_attempt_at = NULL
 WHERE id = :id AND state = 'dead-letter'
 
