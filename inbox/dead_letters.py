@@ -42,9 +42,13 @@ def bury(
     *,
     names: Names,
     max_bytes: int,
+    check: Callable[[], None],
     before_commit: Callable[[], None],
 ) -> bool:
-    """Close the message and write its dead letter in ``connection``'s transaction; False: it was closed before."""
+    """Close the message and write its dead letter in ``connection``'s transaction; False: it was closed before.
+
+    ``check`` comes in between; what it raises ends it, and the transaction with it.
+    """
     closing = Closing(
         group=group,
         message_id=delivery.message_id,
@@ -56,6 +60,7 @@ def bury(
     )
     if not close_message(connection, closing, names):
         return False
+    check()
     write_sqlalchemy(connection, [dead_letter(delivery, group, failure, max_bytes)], names)
     before_commit()
     return True

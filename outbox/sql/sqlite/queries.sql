@@ -268,6 +268,28 @@ WHERE consumer_group = :group AND topic = :topic AND "partition" = :partition AN
 -- name: inbox_control
 SELECT subject, paused, policy, revision FROM {inbox_control} WHERE consumer_group = :group
 
+-- name: inbox_limit_resumed
+-- When an operator last let the handler go on, if that was within the minute.
+SELECT max(at) FROM {inbox_action}
+WHERE consumer_group = :group AND subject = :subject AND action = 'resume'
+  AND at > strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '-1 minute')
+
+-- name: inbox_limit_count
+-- A handler's dead letters of the last minute, since an operator let it go on, up to so many.
+SELECT count(*) FROM (
+    SELECT 1 FROM {inbox}
+    WHERE consumer_group = :group AND handler = :handler AND outcome = 'dead-lettered'
+      AND processed_at > max(strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '-1 minute'), coalesce(:resumed_at, ''))
+    LIMIT :most)
+
+-- name: inbox_limit_pause
+-- An operator's own reason stays.
+INSERT INTO {inbox_control} AS c (consumer_group, subject, paused, changed_by)
+VALUES (:group, :subject, :reason, :actor)
+ON CONFLICT (consumer_group, subject) DO UPDATE
+SET paused = excluded.paused, changed_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now'), changed_by = excluded.changed_by
+WHERE c.paused IS NULL
+
 -- name: prunable_inbox
 SELECT count(*) FROM {inbox} WHERE processed_at < :before
 
