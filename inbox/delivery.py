@@ -3,7 +3,7 @@
 import uuid
 from dataclasses import dataclass
 
-from ..messaging.dead_letter import REPLAY_GROUP, replay_count
+from ..messaging.dead_letter import REPLAY_GROUP, REPLAY_OF, replay_count
 from ..messaging.envelope import Envelope
 from ..messaging.errors import InvalidMessage
 from ..messaging.message import check_type
@@ -41,6 +41,17 @@ class Delivery:
     def replays(self) -> int:
         """How often the message was replayed before this delivery."""
         return min(replay_count(self.record.headers), _MAX_REPLAYS)
+
+    @property
+    def replaces(self) -> str | None:
+        """The id under which the message died that this replay replaces; None: it has that one's own."""
+        told = self.envelope.header(REPLAY_OF)
+        return None if told is None else storable_id(told)
+
+    @property
+    def has_id(self) -> bool:
+        """Whether it brought an id; else it is known by its place, and a replay of it by another one."""
+        return self.message_id != storable_id(self.place)
 
     def is_for(self, group: str) -> bool:
         """A replay names the group whose dead letter it was; every other delivery is for all."""
