@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ..inbox.desk import Desk
     from ..messaging.kafka import KafkaOptions
     from ..messaging.ports import Kafka, TopicReader, Topics
+    from ..messaging.redact import Redaction
     from ..outbox.archive import Archive
     from ..outbox.log import LogStore
     from ..outbox.names import Names
@@ -60,6 +61,13 @@ class App:
         from ..outbox.names import Names
 
         return Names(self.settings.schema, self.settings.tables)
+
+    @cached_property
+    def redaction(self) -> "Redaction":
+        """What is masked in all that is shown, exported or logged. Raises ConfigurationError."""
+        from ..messaging.redact import Redaction
+
+        return Redaction(self.settings.redact)
 
     @property
     def database_url(self) -> str:

@@ -4,6 +4,7 @@
 ``POSTROOM_RELAY__LEASE_SECONDS`` is ``lease_seconds`` under ``[relay]``.
 """
 
+import json
 import os
 import re
 import tomllib
@@ -15,12 +16,13 @@ from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, Literal, get_args, get_origin
 
-from pydantic import AfterValidator, BaseModel, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_core import ErrorDetails
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
     InitSettingsSource,
+    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     SettingsError,
@@ -29,10 +31,29 @@ from pydantic_settings import (
 from ..inbox.settings import InboxSettings
 from ..messaging.errors import ConfigurationError
 from ..messaging.kafka import Compression
+from ..messaging.redact import Redaction
 from ..relay.settings import RelaySettings
 from .address import check_address
 
+
+def _listed(value: Any) -> Any:
+    """A list, also where it is written with commas or as JSON."""
+    if not isinstance(value, str):
+        return value
+    if value.lstrip().startswith("["):
+        return json.loads(value)
+    return [part.strip() for part in value.split(",") if part.strip()]
+
+
+def _check_paths(paths: tuple[str, ...]) -> tuple[str, ...]:
+    try:
+        return Redaction(paths).paths
+    except ConfigurationError as error:
+        raise ValueError(str(error).rstrip(".")) from None
+
+
 HealthAddress = Annotated[str, AfterValidator(check_address)]
+Paths = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed), AfterValidator(_check_paths)]
 DEFAULT_FILE = "postroom.toml"
 PREFIX = "POSTROOM_"
 _SECRET = re.compile(r"password|passphrase|secret|token|credential", re.IGNORECASE)
@@ -69,6 +90,10 @@ with warnings.catch_warnings():
 
         tables: dict[str, str] = Field(default_factory=dict)
         """Tables with another name: ``{"outbox": "events"}``."""
+
+        redact: Paths = ()
+        """Fields that are masked in what is shown, exported and logged, such as ``["payload.card.number", "key"]``; in
+        the environment with commas."""
 
         relay: RelaySettings = RelaySettings()
         """How the relay works."""
@@ -270,7 +295,8 @@ def _allowed(annotation: Any, bounds: Iterable[Any]) -> str:
     if NoneType in get_args(annotation):
         [annotation, *_] = [each for each in get_args(annotation) if each is not NoneType]
     kinds: dict[Any, str] = {bool: "true or false", int: "a whole number", float: "a number"}
-    kind = kinds.get(annotation, "a table of values" if get_origin(annotation) is dict else "a text")
+    shapes = {dict: "a table of values", tuple: "a list of texts"}
+    kind = kinds.get(annotation, shapes.get(get_origin(annotation), "a text"))
     words = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
     limits = [
         f"{word} {getattr(bound, name):g}"

@@ -176,3 +176,24 @@ def test_a_common_option_may_stand_before_or_after_the_command() -> None:
     both = value("--set", "relay.lease_seconds=30", "settings", "--json", "--set", "relay.lease_seconds=20")
     assert before.stdout == after.stdout == both.stdout
     assert '"relay.lease_seconds": {"value": 20.0' in before.stdout
+
+
+@pytest.mark.parametrize(
+    "value", ["payload.card.number, headers.authorization", '["payload.card.number","headers.authorization"]']
+)
+def test_fields_to_redact_are_a_list_with_commas_or_in_json(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    wanted = ("payload.card.number", "headers.authorization")
+    monkeypatch.setenv("POSTROOM_REDACT", value)
+    assert load({}).settings.redact == wanted
+    assert App().redaction.paths == wanted
+    assert load({"redact": ["key"]}).settings.redact == ("key",)
+    write('redact = ["key"]\n')
+    monkeypatch.delenv("POSTROOM_REDACT")
+    assert load({}).settings.redact == ("key",)
+
+
+@pytest.mark.parametrize(
+    ("value", "told"), [("card.number", "'card.number'"), ("[", "redact"), ("[1]", "list of texts"), ("[[]]", "list")]
+)
+def test_a_field_to_redact_that_is_none_is_named(value: str, told: str) -> None:
+    assert told in wrong({"redact": value})
