@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ..outbox.archive import Archive
     from ..outbox.log import LogStore
     from ..outbox.names import Names
+    from ..outbox.parking import Parking
     from .settings import Loaded, Settings
 
 
@@ -112,6 +113,18 @@ class App:
             yield archive
         finally:
             archive.close()
+
+    @contextmanager
+    def parking(self) -> "Iterator[Parking]":
+        """Parked messages for those who look at them, the tables checked; closed at the end."""
+        from ..outbox.parking import Parking
+
+        self.require_tables()
+        parking = Parking(self.database_url, self.names)
+        try:
+            yield parking
+        finally:
+            parking.close()
 
     @contextmanager
     def ledger(self) -> "Iterator[Ledger]":

@@ -1,19 +1,22 @@
 """``postroom inbox held``: messages that failed and wait for their next attempt, and those that wait behind them."""
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Sequence
+from itertools import islice
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from . import scan
 from .actor import actor
 from .app import App
 from .command import Group, changes_data
-from .params import GROUP, MOMENT, TEXT, TOPIC
+from .export import to_file
+from .finding import Finding, finding, paging
+from .params import TEXT
 
 if TYPE_CHECKING:
-    from ..inbox.desk import Desk, Held, Wanted
+    from ..inbox.desk import Desk, Held
 
-F = TypeVar("F", bound=Callable[..., Any])
 _AT_ONCE = 1_000
 _SHOWN_BEHIND = 5
 _STATES = ("retry", "behind", "dead-letter")
@@ -25,29 +28,11 @@ def held() -> None:
     """Messages that failed and wait for their next attempt, and those of their keys that wait behind them."""
 
 
-def _filters(function: F) -> F:
-    options = (
-        click.option("--group", type=GROUP, help="Of this group."),
-        click.option("--topic", type=TOPIC, help="Of this topic."),
-        click.option("--key", help="Of this key."),
-        click.option("--type", "type_", help="Of this type."),
-        click.option("--message-id", help="Of this message id."),
-        click.option("--error", help="Whose error has this in it, in any case."),
-        click.option("--since", type=MOMENT, help="Not held for longer: 30m, 2h, 7d, or a date or time."),
-        click.option("--until", type=MOMENT, help="Held for longer."),
-    )
-    for option in reversed(options):
-        function = option(function)
-    return function
-
-
 @held.command("list")
-@_filters
-@click.option("--state", type=click.Choice(_STATES), help="Of this state.")
-@click.option("--after", type=click.IntRange(min=0), default=0, help="Go on after this id.")
-@click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True, help="No more than so many.")
+@finding(states=_STATES)
+@paging("id")
 @click.pass_obj
-def list_(app: App, /, state: Any, after: int, limit: int, **given: Any) -> None:
+def list_(app: App, /, found: Finding, *, sort: str, after: int, limit: int) -> None:
     """List them, the oldest first.
 
     States: retry (its next attempt comes by itself), behind (it waits for one of its key), dead-letter (its key waits
@@ -56,29 +41,29 @@ def list_(app: App, /, state: Any, after: int, limit: int, **given: Any) -> None
     \b
     Examples:
       postroom inbox held list --group billing --state retry
-      postroom inbox held list --error Timeout --since 2h
+      postroom inbox held list --error Timeout --since 2h --sort newest
+      postroom inbox held list --match 'payload.total > 100'
       postroom inbox held list --json | jq '.held[].id'
     """
     from . import output
     from .holding import print_list, summary
 
-    wanted = _wanted(given, state)
     with app.desk() as desk:
-        found = desk.held(wanted, limit + 1, after=after)
-        counts = desk.count(wanted)
-    more, rows = len(found) > limit, found[:limit]
+        looked = scan.held(desk, found, after=after, newest=sort == "newest", whole=app.redaction.of_record)
+        rows = list(islice(looked, limit + 1))
+        counts = desk.count(scan.wanted_held(found)) if found.in_database else None
+    following = rows[limit - 1].id if len(rows) > limit else None
+    rows, total = rows[:limit], None if counts is None else sum(counts.values())
     if app.as_json:
-        following = rows[-1].id if more else None
-        counted = {"total": sum(counts.values()), "states": counts}
-        output.emit({"held": [summary(row) for row in rows], **counted, "next": following})
+        counted = {"total": total, "states": counts}
+        output.emit({"held": [summary(row, app.redaction) for row in rows], **counted, "next": following})
         return
     if not rows:
-        anything = state is not None or after or any(value is not None for value in given.values())
-        click.echo("Nothing of that is held." if anything else "Nothing is held.")
+        click.echo("Nothing of that is held." if found or after else "Nothing is held.")
         return
-    print_list(output.console(), rows)
-    if more:
-        click.echo(f"\nThere are more, {sum(counts.values())} in all; to go on: --after {rows[-1].id}")
+    print_list(output.console(), rows, app.redaction)
+    if following is not None:
+        click.echo(f"\nThere are more{'' if total is None else f', {total} in all'}; to go on: --after {following}")
     click.echo(f"\nFor one of them: postroom inbox held show {rows[0].id}")
 
 
@@ -102,10 +87,10 @@ def show(app: App, held_id: int) -> None:
         actions = desk.actions(_AT_ONCE, group=row.group, message_id=row.message_id)
         head = _head(desk, row) if row.state == "behind" else None
     if app.as_json:
-        output.emit(full(row, behind, actions))
+        output.emit(full(row, behind, actions, app.redaction))
         return
     facts = {"behind it": _listed(behind), "waits for": None if head is None else f"{head.id} ({head.state})"}
-    print_held(output.console(), row, facts, actions)
+    print_held(output.console(), row, app.redaction, facts, actions)
     told = {
         "retry": f"To try it now: postroom inbox held retry {row.id}",
         "behind": None if head is None else f"What it waits for: postroom inbox held show {head.id}",
@@ -115,9 +100,31 @@ def show(app: App, held_id: int) -> None:
         click.echo(f"\n{output.clean(told)}")
 
 
+@held.command("stats")
+@finding(states=_STATES)
+@click.pass_obj
+def stats(app: App, /, found: Finding) -> None:
+    """Count them by failure: how many, since when, and their trend of the last 24 hours.
+
+    \b
+    Examples:
+      postroom inbox held stats
+      postroom inbox held stats --group billing --json | jq '.failures[0].error'
+    """
+    from .failures import failures, masked, troubles_of_held
+    from .failures import tell as tell_failures
+    from .masking import held as shown
+
+    with app.desk() as desk:
+        grouped = failures(troubles_of_held(scan.held(desk, found)))
+        if app.redaction:
+            masked(grouped, lambda ids: {row.id: shown(row, app.redaction).error for row in desk.at(ids)})
+    tell_failures(app, grouped, "held", "postroom inbox held list --fingerprint")
+
+
 @held.command("retry")
 @click.argument("ids", nargs=-1, type=_ID, metavar="[ID]...")
-@_filters
+@finding()
 @click.option("--all", "everything", is_flag=True, help="All that wait for their next attempt.")
 @click.option("--reason", type=TEXT, help="Written down with each of them.")
 @changes_data
@@ -129,14 +136,14 @@ def retry(app: App, /, ids: tuple[int, ...], **options: Any) -> None:
     Examples:
       postroom inbox held retry 17 18
       postroom inbox held retry --group billing --error Timeout --reason "the gateway is back" --yes
+      postroom inbox held retry --fingerprint 3f2a --dry-run
     """
     _change(app, ids, "retry", "to be retried", **options)
 
 
 @held.command("discard")
 @click.argument("ids", nargs=-1, type=_ID, metavar="[ID]...")
-@_filters
-@click.option("--state", type=click.Choice(_STATES), help="Of this state.")
+@finding(states=_STATES)
 @click.option("--all", "everything", is_flag=True, help="All that are held.")
 @click.option("--reason", type=TEXT, help="Written down with each of them.")
 @changes_data
@@ -150,8 +157,29 @@ def discard(app: App, /, ids: tuple[int, ...], **options: Any) -> None:
     Examples:
       postroom inbox held discard 17 --reason "a test order"
       postroom inbox held discard --topic orders --key o-17 --dry-run
+      postroom inbox held discard --match 'payload.test' --header 'x-origin=load-test'
     """
     _change(app, ids, "discard", "discarded", **options)
+
+
+@held.command("export")
+@finding(states=_STATES)
+@to_file
+@click.pass_obj
+def export(app: App, /, found: Finding, out: str) -> None:
+    """Write them to a file, whole, as JSON Lines; what the setting `redact` names is masked.
+
+    \b
+    Examples:
+      postroom inbox held export --out held.jsonl
+      postroom inbox held export --group billing --out - | jq -c .payload
+    """
+    from .export import export as write
+    from .holding import whole
+
+    with app.desk() as desk:
+        looked = scan.held(desk, found, whole=True)
+        write(app, out, ({"kind": "held", **whole(row, app.redaction)} for row in looked), "held message")
 
 
 def _change(
@@ -160,24 +188,22 @@ def _change(
     verb: str,
     done: str,
     *,
+    found: Finding,
     everything: bool,
     reason: str | None,
     yes: bool,
     dry_run: bool,
-    state: Any = None,
-    **given: Any,
 ) -> None:
     from . import output
 
-    filtered = state is not None or any(value is not None for value in given.values())
-    if not (ids or filtered or everything):
+    if not (ids or found or everything):
         raise click.UsageError(f"Say which to {verb}: ids, filters such as --topic and --key, or --all.")
-    if ids and (filtered or everything):
+    if ids and (found or everything):
         raise click.UsageError("Give ids or filters, not both.")
-    wanted = _wanted(given, "retry" if verb == "retry" else state)
+    only: dict[str, Any] = {"state": "retry"} if verb == "retry" else {}
     with app.desk() as desk:
         chosen, whose = [], set()
-        for row in _at(desk, ids) if ids else _of(desk, wanted):
+        for row in _at(desk, ids) if ids else scan.held(desk, found, **only):
             if verb == "retry" and row.state != "retry":
                 raise click.ClickException(_why_not(desk, row))
             chosen.append(row.id)
@@ -201,17 +227,6 @@ def _change(
             click.echo(f"{output.counted(gone, 'message')} came to an end meanwhile.")
 
 
-def _wanted(given: dict[str, Any], state: Any) -> "Wanted":
-    from ..inbox.desk import Wanted
-
-    since, until = given["since"], given["until"]
-    if since is not None and until is not None and since >= until:
-        raise click.UsageError("--since must be before --until.")
-    key = None if given["key"] is None else given["key"].encode()
-    named = {name: given[name] for name in ("group", "topic", "error", "message_id", "since", "until")}
-    return Wanted(key=key, type=given["type_"], state=state, **named)
-
-
 def _at(desk: "Desk", ids: Sequence[int]) -> "list[Held]":
     """Those of the ids. Raises click.ClickException where one is not there."""
     found = desk.at(sorted(set(ids)))
@@ -220,18 +235,9 @@ def _at(desk: "Desk", ids: Sequence[int]) -> "list[Held]":
     return found
 
 
-def _of(desk: "Desk", wanted: "Wanted") -> "Iterator[Held]":
-    after = 0
-    while found := desk.held(wanted, _AT_ONCE, after=after):
-        yield from found
-        after = found[-1].id
-
-
 def _head(desk: "Desk", row: "Held") -> "Held | None":
     """The first of its key."""
-    from ..inbox.desk import Wanted
-
-    of_key = _of(desk, Wanted(group=row.group, topic=row.topic, key=row.key))
+    of_key = scan.held(desk, Finding(group=row.group, topic=row.topic, key=row.key))
     before = [each for each in of_key if each.partition == row.partition and each.offset < row.offset]
     return min(before, key=lambda each: each.offset, default=None)
 

@@ -9,14 +9,17 @@ from rich.console import Console
 from rich.text import Text
 
 from ..inbox.desk import Action, Held
-from . import output
+from ..messaging.redact import Redaction
+from . import masking, output
+from .finding import failure_of
 from .record import print_headers, print_pairs, print_payload
 
 _WIDE = 120
 
 
-def summary(held: Held) -> dict[str, Any]:
+def summary(row: Held, redaction: Redaction) -> dict[str, Any]:
     """A held message in JSON, without payload and headers."""
+    held = masking.held(row, redaction)
     return {
         "id": held.id,
         "group": held.group,
@@ -32,26 +35,35 @@ def summary(held: Held) -> dict[str, Any]:
         "state": held.state,
         "attempts": held.attempts,
         "error": held.error,
+        "fingerprint": failure_of(row.error, row.handler),
         "first_failed_at": held.first_failed_at,
         "next_attempt_at": held.next_attempt_at,
         "held_at": held.held_at,
     }
 
 
-def full(held: Held, behind: Sequence[Held], actions: Sequence[Action]) -> dict[str, Any]:
-    """A held message in JSON, whole and without loss."""
+def whole(row: Held, redaction: Redaction) -> dict[str, Any]:
+    """A held message in JSON, without loss but for what is masked."""
+    held = masking.held(row, redaction)
     headers, wrong = held.pairs()
     return {
-        **summary(held),
+        **summary(row, redaction),
         "headers": [[name, output.as_text(value)] for name, value in headers],
         "headers_error": wrong,
         "payload": output.as_text(held.payload),
+    }
+
+
+def full(row: Held, behind: Sequence[Held], actions: Sequence[Action], redaction: Redaction) -> dict[str, Any]:
+    """Likewise, with what waits behind it and what was done to it."""
+    return {
+        **whole(row, redaction),
         "behind": [{"id": each.id, "offset": each.offset, "message_id": each.message_id} for each in behind],
         "actions": [asdict(each) for each in actions],
     }
 
 
-def print_list(console: Console, found: Sequence[Held]) -> None:
+def print_list(console: Console, found: Sequence[Held], redaction: Redaction) -> None:
     """A table."""
     wide = console.width >= _WIDE
     more = ("type", "tries") if wide else ()
@@ -62,7 +74,8 @@ def print_list(console: Console, found: Sequence[Held]) -> None:
     error = table.columns[-1]
     error.ratio, error.no_wrap, error.overflow = 1, False, "fold"
     table.expand = True
-    for each in found:
+    for row in found:
+        each = masking.held(row, redaction)
         cells = (
             str(each.id),
             output.ago(each.held_at),
@@ -78,8 +91,11 @@ def print_list(console: Console, found: Sequence[Held]) -> None:
     console.print(table)
 
 
-def print_held(console: Console, held: Held, facts: Mapping[str, str | None], actions: Sequence[Action]) -> None:
+def print_held(
+    console: Console, row: Held, redaction: Redaction, facts: Mapping[str, str | None], actions: Sequence[Action]
+) -> None:
     """All about one: ``facts`` after its state, then its record, and what was done to it."""
+    held = masking.held(row, redaction)
     headers, wrong = held.pairs()
     first, next_ = held.first_failed_at, held.next_attempt_at
     pairs = {
@@ -91,6 +107,7 @@ def print_held(console: Console, held: Held, facts: Mapping[str, str | None], ac
         "attempts": f"{held.attempts}{f', the first failed {_when(first)}' if first else ''}",
         "next attempt": f"{output.local(next_)} ({due(next_)})" if next_ else None,
         "error": held.error,
+        "fingerprint": failure_of(row.error, row.handler),
         "message id": held.message_id,
         "place": held.place,
         "key": output.shown(held.key),
@@ -100,7 +117,7 @@ def print_held(console: Console, held: Held, facts: Mapping[str, str | None], ac
     }
     print_pairs(console, [(name, value) for name, value in pairs.items() if value], style="bold")
     print_headers(console, headers)
-    print_payload(console, held.payload)
+    print_payload(console, held.payload, held.size)
     if actions:
         console.print(Text("\nwhat was done to it", style="bold"))
         print_actions(console, actions)

@@ -59,7 +59,7 @@ def run(app: App, target: str, with_relay: bool) -> None:
             "Inbox(…, names=Names(…)), or remove schema and tables from the settings."
         )
     log_format = "json" if app.as_json else settings.log_format
-    observe = observer(log_format, settings.log_level, service="inbox", group=found.group)
+    observe = observer(log_format, settings.log_level, app.redaction, service="inbox", group=found.group)
     with Signals(observe) as signals:
         kafka = app.kafka()
         runner = InboxRunner(
@@ -68,7 +68,7 @@ def run(app: App, target: str, with_relay: bool) -> None:
         services: list[Service] = [runner]
         probes, health = {"inbox": running(runner)}, None
         if with_relay:  # it ends last, so that it publishes what the last handlers wrote
-            observe_relay = observer(log_format, settings.log_level, service="relay")
+            observe_relay = observer(log_format, settings.log_level, app.redaction, service="relay")
             store = open_store(app.database_url, found.names)
             relay = Relay(store, kafka, settings=settings.relay, observer=observe_relay)
             services.append(relay)

@@ -8,6 +8,7 @@ import structlog
 
 from ..messaging.observer import Observer
 from ..messaging.records import Partition
+from ..messaging.redact import MASK, Redaction
 from .output import colours
 
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
@@ -47,10 +48,16 @@ _INFOS = frozenset(
         "unparked",
     }
 )
+#: A step with one of these facts may tell an error that a handler raised.
+_OF_HANDLERS = frozenset({"handler", "message_id"})
 
 
-def observer(log_format: str, log_level: str, **context: Any) -> Observer:
-    """Configure structlog and return an observer that writes with it. ``context`` goes along with each event."""
+def observer(log_format: str, log_level: str, redaction: Redaction, **context: Any) -> Observer:
+    """Configure structlog and return an observer that writes with it. ``context`` goes along with each event.
+
+    With a ``redaction``, of a handler's error only the class is written: its text may quote the message, and the log
+    has no record to compare it with. The tables have it, and the commands show it masked.
+    """
     as_json = log_format == "json" or (log_format == "auto" and not sys.stderr.isatty())
     renderer: Any = structlog.processors.JSONRenderer(default=str, ensure_ascii=False)
     if not as_json:
@@ -69,9 +76,16 @@ def observer(log_format: str, log_level: str, **context: Any) -> Observer:
 
     def observe(step: str, /, **facts: Any) -> None:
         level = "warning" if step in _WARNINGS else "info" if step in _INFOS else "debug"
+        if redaction and not facts.keys().isdisjoint(_OF_HANDLERS):
+            facts = {name: _unquoted(value) for name, value in facts.items()}
         getattr(log, level)(step, **{name: _plain(value) for name, value in facts.items()})
 
     return observe
+
+
+def _unquoted(value: Any) -> Any:
+    """An error without its text."""
+    return f"{type(value).__name__}: {MASK}" if isinstance(value, BaseException) else value
 
 
 def _plain(value: Any) -> Any:

@@ -6,26 +6,29 @@ from typing import Any
 from rich.console import Console
 
 from ..messaging.errors import InvalidRecord
+from ..messaging.redact import Redaction
 from ..outbox.archive import Found
 from ..outbox.audit import Action
 from ..outbox.entry import LogRow
 from . import output
+from .masking import log_row
 from .record import print_headers, print_pairs, print_payload
 
 _WIDE = 120
 
 
-def summary(found: Found) -> dict[str, Any]:
+def summary(found: Found, redaction: Redaction) -> dict[str, Any]:
     """A message in JSON, without payload and headers."""
-    return {**_columns(found.row), "payload_bytes": found.size, "state": found.state}
+    return {**_columns(log_row(found.row, redaction)), "payload_bytes": found.size, "state": found.state}
 
 
-def full(row: LogRow, state: str) -> dict[str, Any]:
-    """A message in JSON, whole and without loss; ``headers`` as they stand in Kafka's record."""
+def full(row: LogRow, state: str, redaction: Redaction) -> dict[str, Any]:
+    """A message in JSON, whole, and without loss but for what is masked; ``headers`` as in Kafka's record."""
+    size, row = _size(row), log_row(row, redaction)
     headers, wrong = _headers(row)
     return {
         **_columns(row),
-        "payload_bytes": None if row.payload is None else len(row.payload),
+        "payload_bytes": size,
         "state": state,
         "headers": [[name, output.as_text(value)] for name, value in headers],
         "headers_error": wrong,
@@ -38,7 +41,7 @@ def told(action: Action) -> dict[str, Any]:
     return {**action.params(), "at": action.at}
 
 
-def print_list(console: Console, messages: Sequence[Found]) -> None:
+def print_list(console: Console, messages: Sequence[Found], redaction: Redaction) -> None:
     """A table."""
     table = output.table("position", "written", "topic", "key", "type", "bytes", "state", right=("position", "bytes"))
     table.expand = True
@@ -50,7 +53,7 @@ def print_list(console: Console, messages: Sequence[Found]) -> None:
             str(row.position),
             output.ago(row.created_at),
             output.clean(row.topic),
-            output.shown(row.key),
+            output.shown(redaction.key(row.key)),
             output.clean(row.type),
             "-" if each.size is None else str(each.size),
             each.state,
@@ -59,9 +62,14 @@ def print_list(console: Console, messages: Sequence[Found]) -> None:
 
 
 def print_message(
-    console: Console, row: LogRow, facts: Mapping[str, str | None], actions: Sequence[Action] = ()
+    console: Console,
+    row: LogRow,
+    redaction: Redaction,
+    facts: Mapping[str, str | None],
+    actions: Sequence[Action] = (),
 ) -> None:
     """All about one: ``facts`` first, then its columns, headers and payload, and what was done to it."""
+    size, row = _size(row), log_row(row, redaction)
     headers, wrong = _headers(row)
     written = f"{output.local(row.created_at)} ({output.ago(row.created_at)} ago)"
     pairs = {
@@ -76,7 +84,7 @@ def print_message(
     }
     print_pairs(console, [(name, value) for name, value in pairs.items() if value], style="bold")
     print_headers(console, headers)
-    print_payload(console, row.payload)
+    print_payload(console, row.payload, size)
     if actions:
         console.print("\nwhat was done to it", style="bold")
         print_actions(console, actions)
@@ -113,6 +121,10 @@ def _headers(row: LogRow) -> tuple[Sequence[tuple[str, bytes]], str | None]:
         return row.record().headers, None
     except InvalidRecord as error:
         return [], f"{error} ({row.headers})"
+
+
+def _size(row: LogRow) -> int | None:
+    return None if row.payload is None else len(row.payload)
 
 
 def _columns(row: LogRow) -> dict[str, Any]:

@@ -85,12 +85,12 @@ def list_(app: App, /, state: Any, oldest_first: bool, limit: int, **given: Any)
         found = list(islice(archive.scan(wanted, upto=head, newest=not oldest_first), limit + 1))
     more, shown = len(found) > limit, found[:limit]
     if app.as_json:
-        output.emit({"messages": [summary(each) for each in shown], "more": more})
+        output.emit({"messages": [summary(each, app.redaction) for each in shown], "more": more})
         return
     if not shown:
         click.echo("No message in the log matches." if head else "The log is empty.")
         return
-    print_list(output.console(), shown)
+    print_list(output.console(), shown, app.redaction)
     click.echo(f"\nThere are more; --limit shows more than {limit}." if more else "")
     click.echo(f"For one of them: postroom outbox show {shown[0].row.position}")
 
@@ -134,10 +134,10 @@ def show(app: App, message: str) -> None:
         assert scheduled is not None  # noqa: S101  one of them was found
         row, state, due_at = scheduled.row, "scheduled", scheduled.due_at
     if app.as_json:
-        output.emit({**full(row, state), "due_at": due_at, "actions": [told(each) for each in actions]})
+        output.emit({**full(row, state, app.redaction), "due_at": due_at, "actions": [told(each) for each in actions]})
         return
     due = output.local(due_at) if due_at else None
-    print_message(output.console(), row, {"state": state, "due": due}, actions)
+    print_message(output.console(), row, app.redaction, {"state": state, "due": due}, actions)
     if state == "parked":
         click.echo(f"\nWhy it is parked: postroom outbox parked show {row.position}")
 

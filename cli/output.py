@@ -21,7 +21,7 @@ _MINUTE, _HOUR, _DAY = 60, 3_600, 86_400
 def emit(document: Any) -> None:
     """One JSON document on stdout."""
     unicode = (sys.stdout.encoding or "").lower().startswith("utf")
-    click.echo(json.dumps(document, ensure_ascii=not unicode, default=_plain))
+    click.echo(json.dumps(document, ensure_ascii=not unicode, default=plain))
 
 
 def console() -> "Console":
@@ -151,7 +151,8 @@ def _escaped(char: str) -> str:
     return char.encode("unicode_escape").decode() if ord(char) < 0x10000 else f"\\U{ord(char):08x}"  # noqa: PLR2004
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """What JSON has no form for."""
     if isinstance(value, datetime):
         return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
     return str(value)

@@ -1,12 +1,17 @@
-"""Values on the command line: points in time, durations, limits, topics."""
+"""Values on the command line: points in time, durations, limits, topics, keys, conditions."""
 
 import re
+from base64 import b64decode
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+if TYPE_CHECKING:
+    from ..messaging.match import Match
+
 _LONGEST_TEXT = 500
+_LONGEST_NAME = 255
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
@@ -91,17 +96,95 @@ class Text(click.ParamType[str]):
 
 
 class GroupName(click.ParamType[str]):
-    """A consumer group's name, as an Inbox takes it."""
+    """A consumer group's name, as an Inbox takes it; ``wildcards``: with * and ?."""
 
     name = "group"
 
+    def __init__(self, *, wildcards: bool = False) -> None:
+        self._more = " * ?" if wildcards else ""
+
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        if not re.fullmatch(r"[A-Za-z0-9._-]{1,200}", value):
-            self.fail(f"{value!r} must be 1 to 200 of the characters a-z A-Z 0-9 . _ -.", param, ctx)
+        if not re.fullmatch(rf"[A-Za-z0-9._{self._more.replace(' ', '')}-]{{1,200}}", value):
+            self.fail(f"{value!r} must be 1 to 200 of the characters a-z A-Z 0-9 . _{self._more} -.", param, ctx)
         return str(value)
 
 
+class Key(click.ParamType[bytes]):
+    """A text; ``base64:…`` or ``0x…`` (as lists show them) for bytes that are none."""
+
+    name = "key"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> bytes:
+        if isinstance(value, bytes):
+            return value
+        try:
+            if value.startswith("base64:"):
+                return b64decode(value.removeprefix("base64:"), validate=True)
+            return bytes.fromhex(value[2:]) if value.startswith("0x") else value.encode()
+        except ValueError:
+            self.fail(f"{value!r} must be a text, base64: with base64, or 0x with hexadecimal digits.", param, ctx)
+
+
+class Wildcard(click.ParamType[str]):
+    """A name, in which * and ? are wildcards."""
+
+    name = "pattern"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if not 0 < len(value) <= _LONGEST_NAME or not value.isprintable():
+            self.fail(f"{value!r} must have 1 to {_LONGEST_NAME} printable characters.", param, ctx)
+        return str(value)
+
+
+class Fingerprint(click.ParamType[str]):
+    """A fingerprint, or the beginning of one."""
+
+    name = "fingerprint"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if not re.fullmatch(r"[0-9a-fA-F]{1,16}", value):
+            self.fail(f"{value!r} must be 1 to 16 hexadecimal digits.", param, ctx)
+        return str(value).lower()
+
+
+class Header(click.ParamType[tuple[str, bytes | None]]):
+    """``NAME=VALUE``, exactly; ``NAME`` alone: it is there. The names of headers have no ``=``."""
+
+    name = "header"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, bytes | None]:
+        if isinstance(value, tuple):
+            return value
+        name, separator, wanted = value.partition("=")
+        if not name:
+            self.fail(f"{value!r} must be NAME=VALUE, or NAME alone for a header that is there.", param, ctx)
+        return name, wanted.encode(errors="surrogateescape") if separator else None
+
+
+class Condition(click.ParamType["Match"]):
+    """What ``messaging.match`` understands."""
+
+    name = "condition"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> "Match":
+        from ..messaging.errors import UsageError
+        from ..messaging.match import Match
+
+        if isinstance(value, Match):
+            return value
+        try:
+            return Match.parse(value)
+        except UsageError as error:
+            return self.fail(str(error), param, ctx)
+
+
 SPAN = Span()
+KEY = Key()
+WILDCARD = Wildcard()
+FINGERPRINT = Fingerprint()
+HEADER = Header()
+CONDITION = Condition()
 GROUP = GroupName()
+GROUPS = GroupName(wildcards=True)
 TOPIC = Topic()
 TEXT = Text()

@@ -1,21 +1,27 @@
 """``postroom outbox parked``: what Kafka refused, and what waits behind it or for its topic."""
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable, Sequence
+from itertools import islice
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from . import scan
 from .actor import actor
 from .app import App
 from .command import Group, changes_data
-from .params import TEXT, TOPIC
+from .export import to_file
+from .finding import Finding, finding, paging
+from .params import TEXT
 
 if TYPE_CHECKING:
-    from ..outbox.log import LogStore, ParkedRow
+    from ..outbox.log import LogStore
+    from ..outbox.parking import Parked, Parking
 
-F = TypeVar("F", bound=Callable[..., Any])
 _AT_ONCE = 1_000
 _SHOWN_BEHIND = 5
+_STATES = ("refused", "retry", "behind", "topic")
+_POSITION = click.IntRange(min=0, max=2**63 - 1)
 
 
 @click.group("parked", cls=Group)
@@ -23,67 +29,51 @@ def parked() -> None:
     """Messages that Kafka refused for good, and those that wait behind them or for their topic to go on."""
 
 
-def _selects(function: F) -> F:
-    for option in (
-        click.option("--key", help="Only of this key."),
-        click.option("--topic", type=TOPIC, help="Only of this topic."),
-    ):
-        function = option(function)
-    return function
-
-
 @parked.command("list")
-@_selects
+@finding(group=False, states=_STATES)
 @click.option("--refused", is_flag=True, help="Only those that Kafka refused.")
-@click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True, help="No more than so many.")
+@paging("position")
 @click.pass_obj
-def list_(app: App, topic: str | None, key: str | None, refused: bool, limit: int) -> None:
+def list_(app: App, /, found: Finding, *, refused: bool, sort: str, after: int, limit: int) -> None:
     """List them, the oldest first.
+
+    States: refused (by Kafka), retry (the relay publishes it soon), behind (it waits for one of its key), topic (it
+    waits until its topic goes on).
 
     \b
     Examples:
       postroom outbox parked list --topic orders --refused
+      postroom outbox parked list --match 'payload.total > 100' --sort newest
       postroom outbox parked list --json | jq '.parked[].position'
     """
     from . import output
-    from .statistics import Statistics
+    from .parking import print_list, summary
 
-    wanted = None if key is None else key.encode()
-    with app.store() as store:
-        rows = store.parked(limit, topic=topic, key=wanted, refused=refused or None)
+    more = {"refused": refused or None}
+    with app.parking() as parking, app.store() as store:
+        whole = app.redaction.of_record
+        looked = scan.parked(parking, found, after=after, newest=sort == "newest", whole=whole, **more)
+        rows = list(islice(looked, limit + 1))
+        counts = parking.count(scan.wanted_parked(found, **more)) if found.in_database else None
         standing = store.control().topics
-    total, only_refused = Statistics(app.database_url, app.names).parked_count(topic, wanted)
-    total = only_refused if refused else total
+    following = rows[limit - 1].row.position if len(rows) > limit else None
+    rows, total = rows[:limit], None if counts is None else sum(counts.values())
     if app.as_json:
-        output.emit({"parked": [_summary(row) for row in rows], "total": total, "paused_topics": standing})
+        told = {"total": total, "states": counts, "next": following, "paused_topics": standing}
+        output.emit({"parked": [summary(row, app.redaction) for row in rows], **told})
         return
     if not rows:
-        click.echo("Nothing is parked." if topic is None and key is None else "Nothing of that is parked.")
+        click.echo("Nothing of that is parked." if found or refused or after else "Nothing is parked.")
         return
-    table = output.table("position", "parked", "topic", "key", "type", "reason", right=("position",))
-    for index, width in ((2, 24), (3, 16), (4, 20)):
-        table.columns[index].max_width = width
-    reason = table.columns[5]
-    reason.ratio, reason.no_wrap, reason.overflow = 1, False, "fold"
-    table.expand = True
-    for row in rows:
-        table.add_row(
-            str(row.row.position),
-            output.ago(row.parked_at),
-            output.clean(row.row.topic),
-            output.shown(row.row.key),
-            output.clean(row.row.type),
-            output.clean(_reason(row)),
-        )
-    output.console().print(table)
-    if total > len(rows):
-        click.echo(f"\n{total - len(rows)} more; --limit shows more.")
+    print_list(output.console(), rows, app.redaction)
+    if following is not None:
+        click.echo(f"\nThere are more{'' if total is None else f', {total} in all'}; to go on: --after {following}")
     for name in sorted({row.row.topic for row in rows if row.by_topic} & set(standing)):
         click.echo(f"\nTopic {name} is paused: {standing[name]}\nTo go on: postroom relay resume --topic {name}")
 
 
 @parked.command("show")
-@click.argument("position", type=click.IntRange(min=0))
+@click.argument("position", type=_POSITION)
 @click.pass_obj
 def show(app: App, position: int) -> None:
     """Show all about one: why it is parked, its headers and payload, and what waits behind it.
@@ -94,33 +84,47 @@ def show(app: App, position: int) -> None:
       postroom outbox parked show 1234 --json | jq -r .error
     """
     from . import output
-    from .messages import full, print_message
+    from .parking import print_parked, whole
 
-    with app.store() as store:
-        found = store.parked(1, after=position - 1)
-        if not found or found[0].row.position != position:
-            raise click.ClickException(f"Nothing is parked at position {position}.")
-        row = found[0]
-        behind = [] if row.row.key is None else _behind(store, row)
+    with app.parking() as parking, app.store() as store:
+        [row] = _at(parking, [position])
+        behind = [] if row.row.key is None else _behind(parking, row)
         standing = store.control().topics.get(row.row.topic)
     if app.as_json:
-        document = {**full(row.row, "parked"), **_summary(row), "topic_paused": standing}
+        document = {**whole(row, app.redaction), "topic_paused": standing}
         output.emit({**document, "behind": [each.row.position for each in behind]})
         return
-    facts = {
-        "state": f"parked {output.local(row.parked_at)} ({output.ago(row.parked_at)} ago)",
-        "reason": _reason(row),
-        "topic paused": standing,
-        "behind it": _listed(behind),
-    }
-    print_message(output.console(), row.row, facts)
-    if row.error is not None and not row.retry:
+    facts = {"topic paused": standing, "behind it": _listed(behind)}
+    print_parked(output.console(), row, app.redaction, facts)
+    if row.state == "refused":
         click.echo(f"\nTo publish it after all: postroom outbox parked retry {position}")
 
 
+@parked.command("stats")
+@finding(group=False, states=_STATES)
+@click.pass_obj
+def stats(app: App, /, found: Finding) -> None:
+    """Count them by failure: how many, since when, and their trend of the last 24 hours.
+
+    \b
+    Examples:
+      postroom outbox parked stats
+      postroom outbox parked stats --topic orders --json | jq '.failures[0].error'
+    """
+    from .failures import failures, masked, troubles_of_parked
+    from .failures import tell as tell_failures
+    from .masking import parked as shown
+
+    with app.parking() as parking:
+        grouped = failures(troubles_of_parked(scan.parked(parking, found)))
+        if app.redaction:
+            masked(grouped, lambda ids: {row.row.position: shown(row, app.redaction).error for row in parking.at(ids)})
+    tell_failures(app, grouped, "parked", "postroom outbox parked list --fingerprint")
+
+
 @parked.command("retry")
-@click.argument("positions", nargs=-1, type=click.IntRange(min=0), metavar="[POSITION]...")
-@_selects
+@click.argument("positions", nargs=-1, type=_POSITION, metavar="[POSITION]...")
+@finding(group=False)
 @click.option("--all", "everything", is_flag=True, help="All that Kafka refused.")
 @click.option("--reason", type=TEXT, help="Written down with each of them.")
 @changes_data
@@ -132,13 +136,14 @@ def retry(app: App, /, positions: tuple[int, ...], **options: Any) -> None:
     Examples:
       postroom outbox parked retry 1234 1235
       postroom outbox parked retry --topic orders --reason "max.message.bytes was raised" --yes
+      postroom outbox parked retry --fingerprint 3f2a --dry-run
     """
     _change(app, positions, "retry", "retried", lambda store: store.request_retry, refused=True, **options)
 
 
 @parked.command("discard")
-@click.argument("positions", nargs=-1, type=click.IntRange(min=0), metavar="[POSITION]...")
-@_selects
+@click.argument("positions", nargs=-1, type=_POSITION, metavar="[POSITION]...")
+@finding(group=False, states=_STATES)
 @click.option("--all", "everything", is_flag=True, help="All that are parked.")
 @click.option("--reason", type=TEXT, help="Written down with each of them.")
 @changes_data
@@ -150,8 +155,29 @@ def discard(app: App, /, positions: tuple[int, ...], **options: Any) -> None:
     Examples:
       postroom outbox parked discard 1234 --reason "a test order"
       postroom outbox parked discard --topic orders --key o-17 --dry-run
+      postroom outbox parked discard --match 'payload.test' --header 'x-origin=load-test'
     """
     _change(app, positions, "discard", "discarded", lambda store: store.discard, refused=None, **options)
+
+
+@parked.command("export")
+@finding(group=False, states=_STATES)
+@to_file
+@click.pass_obj
+def export(app: App, /, found: Finding, out: str) -> None:
+    """Write them to a file, whole, as JSON Lines; what the setting `redact` names is masked.
+
+    \b
+    Examples:
+      postroom outbox parked export --out parked.jsonl
+      postroom outbox parked export --topic orders --out - | jq -c .payload
+    """
+    from .export import export as write
+    from .parking import whole
+
+    with app.parking() as parking:
+        looked = scan.parked(parking, found, whole=True)
+        write(app, out, ({"kind": "parked", **whole(row, app.redaction)} for row in looked), "parked message")
 
 
 def _change(
@@ -162,8 +188,7 @@ def _change(
     change: "Callable[[LogStore], Callable[..., int]]",
     *,
     refused: bool | None,
-    topic: str | None,
-    key: str | None,
+    found: Finding,
     everything: bool,
     reason: str | None,
     yes: bool,
@@ -171,26 +196,26 @@ def _change(
 ) -> None:
     from . import output
 
-    if not (positions or topic or key or everything):
-        raise click.UsageError(f"Say which to {verb}: positions, --topic, --key, or --all.")
-    if positions and (topic or key or everything):
+    if not (positions or found or everything):
+        raise click.UsageError(f"Say which to {verb}: positions, filters such as --topic and --key, or --all.")
+    if positions and (found or everything):
         raise click.UsageError("Give positions or filters, not both.")
-    with app.store() as store:
-        rows = _at(store, positions) if positions else _of(store, topic, key, refused)
+    with app.parking() as parking:
+        rows = _at(parking, positions) if positions else scan.parked(parking, found, refused=refused)
         chosen, topics = [], set()
         for row in rows:
             chosen.append(row.row.position)
             topics.add(row.row.topic)
-        changed = len(chosen)
-        if chosen and not dry_run:
-            told = output.counted(len(chosen), "message")
-            output.confirm(f"{verb.capitalize()} {told} of {', '.join(sorted(topics))}?", yes=yes)
-            who, changed = actor(), 0
-            with output.progress(verb, len(chosen), hidden=app.as_json) as advance:
-                for start in range(0, len(chosen), _AT_ONCE):
-                    part = chosen[start : start + _AT_ONCE]
-                    changed += change(store)(part, who, reason)
-                    advance(len(part))
+    changed = len(chosen)
+    if chosen and not dry_run:
+        told = output.counted(len(chosen), "message")
+        output.confirm(f"{verb.capitalize()} {told} of {', '.join(sorted(topics))}?", yes=yes)
+        who, changed = actor(), 0
+        with app.store() as store, output.progress(verb, len(chosen), hidden=app.as_json) as advance:
+            for start in range(0, len(chosen), _AT_ONCE):
+                part = chosen[start : start + _AT_ONCE]
+                changed += change(store)(part, who, reason)
+                advance(len(part))
     if app.as_json:
         output.emit({"positions": chosen, "changed": 0 if dry_run else changed, "dry_run": dry_run})
     else:
@@ -200,31 +225,21 @@ def _change(
         click.echo(f"{output.counted(changed, 'message')} {would}.")
 
 
-def _at(store: "LogStore", positions: Sequence[int]) -> "Iterator[ParkedRow]":
+def _at(parking: "Parking", positions: Sequence[int]) -> "list[Parked]":
     """Those at the positions. Raises click.ClickException where there is none."""
-    missing = []
-    for position in sorted(set(positions)):
-        found = store.parked(1, after=position - 1)
-        if found and found[0].row.position == position:
-            yield found[0]
-        else:
-            missing.append(position)
-    if missing:
+    found = parking.at(sorted(set(positions)))
+    if missing := sorted(set(positions) - {row.row.position for row in found}):
         raise click.ClickException(f"Nothing is parked at position {', '.join(map(str, missing))}.")
+    return found
 
 
-def _of(store: "LogStore", topic: str | None, key: str | None, refused: bool | None) -> "Iterator[ParkedRow]":
-    wanted, after = None if key is None else key.encode(), 0
-    while found := store.parked(_AT_ONCE, after=after, topic=topic, key=wanted, refused=refused):
-        yield from found
-        after = found[-1].row.position
+def _behind(parking: "Parking", row: "Parked") -> "Sequence[Parked]":
+    from ..outbox.parking import Wanted
+
+    return parking.find(Wanted(topic=row.row.topic, key=row.row.key), _AT_ONCE, after=row.row.position)
 
 
-def _behind(store: "LogStore", row: "ParkedRow") -> "Sequence[ParkedRow]":
-    return store.parked(_AT_ONCE, after=row.row.position, topic=row.row.topic, key=row.row.key)
-
-
-def _listed(behind: "Sequence[ParkedRow]") -> str:
+def _listed(behind: "Sequence[Parked]") -> str:
     if not behind:
         return "nothing"
     shown = ", ".join(str(each.row.position) for each in behind[:_SHOWN_BEHIND])
@@ -232,28 +247,3 @@ def _listed(behind: "Sequence[ParkedRow]") -> str:
     refused = sum(each.error is not None for each in behind)
     also = f"; {refused} of them refused, too" if refused else ""
     return f"{'at least ' if len(behind) == _AT_ONCE else ''}{len(behind)} of its key: {shown}{more}{also}"
-
-
-def _reason(row: "ParkedRow") -> str:
-    if row.error is None:
-        return "waits until its topic goes on" if row.by_topic else "waits behind one of its key"
-    return f"to be retried: {row.error}" if row.retry else row.error
-
-
-def _summary(row: "ParkedRow") -> dict[str, Any]:
-    from . import output
-
-    return {
-        "position": row.row.position,
-        "shard": row.row.shard,
-        "id": row.row.id,
-        "topic": row.row.topic,
-        "key": output.as_text(row.row.key),
-        "type": row.row.type,
-        "payload_bytes": len(row.row.payload or b""),
-        "created_at": row.row.created_at,
-        "parked_at": row.parked_at,
-        "error": row.error,
-        "retry": row.retry,
-        "by_topic": row.by_topic,
-    }

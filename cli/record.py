@@ -49,9 +49,9 @@ def print_headers(console: Console, headers: Sequence[tuple[str, bytes]], total:
     print_pairs(console, [(output.clean(name), header(value)) for name, value in headers])
 
 
-def print_payload(console: Console, payload: bytes | None) -> None:
-    """A heading with its size, and the payload."""
-    size = "none: a tombstone" if payload is None else output.counted(len(payload), "byte")
-    console.print(Text(f"\npayload ({size})", style="bold"))
+def print_payload(console: Console, payload: bytes | None, size: int | None = None) -> None:
+    """A heading with its size, and the payload. ``size``: of the original, where ``payload`` is masked."""
+    told = "none: a tombstone" if payload is None else output.counted(len(payload) if size is None else size, "byte")
+    console.print(Text(f"\npayload ({told})", style="bold"))
     if payload is not None:
         console.print(Text(decoded(payload)), overflow="fold")

@@ -38,7 +38,8 @@ def run(app: App) -> None:
     from .serve import Signals, await_tables, run_services
 
     settings = app.settings
-    observe = observer("json" if app.as_json else settings.log_format, settings.log_level, service="relay")
+    log_format = "json" if app.as_json else settings.log_format
+    observe = observer(log_format, settings.log_level, app.redaction, service="relay")
     with Signals(observe) as signals:
         kafka = app.kafka()
         service = Relay(open_store(app.database_url, app.names), kafka, settings=settings.relay, observer=observe)

@@ -105,11 +105,6 @@ class Statistics:
         found = [Controls(*row) for row in rows]
         return [replace(c, paused_at=_moment(c.paused_at), limited_at=_moment(c.limited_at)) for c in found]
 
-    def parked_count(self, topic: str | None, key: bytes | None) -> tuple[int, int]:
-        """Parked messages, and how many of them were refused."""
-        [(count, refused)] = self._rows("count_parked", {"topic": topic, "key": key})
-        return count, refused
-
     def unsettled(self) -> tuple[int, int]:
         """Rows that a reset of the cursor would publish, and all rows. PostgreSQL only."""
         [(unsettled, retained)] = self._rows("unsettled_rows")

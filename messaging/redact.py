@@ -40,9 +40,9 @@ class Redaction:
         return bool(self.paths)
 
     @property
-    def of_payload(self) -> bool:
-        """Whether fields of payloads are masked: then ``text`` has to be given the payload."""
-        return bool(self._tree)
+    def of_record(self) -> bool:
+        """Whether payload or headers have masked fields: then ``text`` has to be given both."""
+        return bool(self._tree or self._headers)
 
     def payload(self, payload: bytes | None) -> bytes | None:
         """With its fields masked; the same object where there are none of them, ``NO_JSON`` where nobody can tell."""

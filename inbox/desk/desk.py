@@ -13,10 +13,12 @@ from ...outbox.audit import inbox_action
 from ...outbox.database import parse_url, translated
 from ...outbox.names import Names, queries
 from ...outbox.sqlite import stored_moment
+from ...outbox.wildcard import glob, like
 from .held import Held, Wanted
 from .overrides import Policy, Value, check_setting, check_together, told
 from .record import Action, Control, maybe, moment, subject_of
 
+_LAST = 2**63 - 1
 _NO_POLICY: Policy = MappingProxyType({})
 
 
@@ -67,10 +69,18 @@ class Desk:
         """Groups that the tables know."""
         return [row[0] for row in self._rows("desk_groups")]
 
-    def held(self, wanted: Wanted, limit: int, *, after: int = 0) -> list[Held]:
-        """Up to ``limit`` of them with ids above ``after``, in the order in which they were held; no payloads."""
-        params = {**self._filters(wanted), "after": after, "limit": limit}
-        return [Held.of(row) for row in self._rows("desk_held", params)]
+    def held(
+        self, wanted: Wanted, limit: int, *, after: int = 0, newest: bool = False, payloads: bool = False
+    ) -> list[Held]:
+        """Up to ``limit`` of them by id, in the order in which they were held, or the latest first.
+
+        ``after``: behind this id in that order; 0 is from the start. Without ``payloads`` they and headers are None.
+        """
+        between = {"after": 0, "before": after or _LAST} if newest else {"after": after, "before": _LAST}
+        params = {**self._filters(wanted), **between, "limit": limit, "payloads": payloads}
+        query = self._sql["desk_held"].replace("#", "DESC" if newest else "ASC")
+        with translated(), self._engine.begin() as connection:
+            return [Held.of(row) for row in connection.exec_driver_sql(query, params)]
 
     def count(self, wanted: Wanted) -> dict[str, int]:
         """How many there are by state."""
@@ -226,6 +236,8 @@ class Desk:
 
     def _filters(self, wanted: Wanted) -> dict[str, Any]:
         params: dict[str, Any] = {name: getattr(wanted, name) for name in Wanted.__slots__}
+        pattern = glob if self._sqlite else like
+        params |= {name: params[name] and pattern(params[name]) for name in ("group", "type")}
         if self._sqlite:
             params |= {name: params[name] and stored_moment(params[name]) for name in ("since", "until")}
         return params

@@ -15,7 +15,10 @@ _MAX_REPLAYS = 32_767  # what the column holds
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Which held messages; None is any. ``error``: a part of it, in any case. ``since``, ``until``: when held."""
+    """Which held messages; None is any. ``group`` and ``type`` with the wildcards * and ?.
+
+    ``error``: a part of it, in any case. ``since``, ``until``: when held, ``until`` exclusive.
+    """
 
     group: str | None = None
     topic: str | None = None

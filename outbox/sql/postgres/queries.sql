@@ -193,6 +193,36 @@ WHERE position > %(after)s
   AND (%(refused)s::boolean IS NULL OR (error IS NOT NULL) = %(refused)s)
 ORDER BY position LIMIT %(limit)s
 
+-- name: parked_found
+-- For those who look at it. # is ASC or DESC.
+SELECT shard, position, id::text, topic, key, type, CASE WHEN %(payloads)s THEN payload END, headers::text, created_at,
+       error, parked_at, retry, by_topic, state, octet_length(payload)
+FROM (SELECT *, CASE WHEN error IS NULL THEN CASE WHEN by_topic THEN 'topic' ELSE 'behind' END
+            WHEN retry THEN 'retry' ELSE 'refused' END AS state
+      FROM {outbox_parked}) AS p
+WHERE position > %(after)s AND position < %(before)s
+  AND (%(topic)s::text IS NULL OR topic = %(topic)s)
+  AND (%(key)s::bytea IS NULL OR key = %(key)s)
+  AND (%(type)s::text IS NULL OR type LIKE %(type)s)
+  AND (%(error)s::text IS NULL OR position(lower(%(error)s::text) IN lower(error)) > 0)
+  AND (%(message_id)s::text IS NULL OR id::text = lower(%(message_id)s::text))
+  AND (%(since)s::timestamptz IS NULL OR parked_at >= %(since)s)
+  AND (%(until)s::timestamptz IS NULL OR parked_at < %(until)s)
+  AND (%(refused)s::boolean IS NULL OR (error IS NOT NULL) = %(refused)s)
+  AND (%(state)s::text IS NULL OR state = %(state)s)
+ORDER BY position # LIMIT %(limit)s
+
+-- name: parked_count
+-- @ is parked_found, without its order.
+SELECT state, count(*) FROM (@) AS found GROUP BY state ORDER BY state
+
+-- name: parked_at
+SELECT shard, position, id::text, topic, key, type, payload, headers::text, created_at,
+       error, parked_at, retry, by_topic,
+       CASE WHEN error IS NULL THEN CASE WHEN by_topic THEN 'topic' ELSE 'behind' END
+            WHEN retry THEN 'retry' ELSE 'refused' END AS state, octet_length(payload)
+FROM {outbox_parked} WHERE position = ANY (%(positions)s) ORDER BY position
+
 -- name: releasable
 -- Of topics that go on. Without a key: asked for, or it waited for its topic. With one: no row of its key is
 -- refused and not asked for. As in a batch, a row is left out when those before it have more than so many bytes.
@@ -539,26 +569,29 @@ UNION SELECT consumer_group FROM {inbox_control} WHERE paused IS NOT NULL OR pol
 ORDER BY 1
 
 -- name: desk_held
-SELECT id, consumer_group, topic, "partition", "offset", message_id, key, type, NULL, NULL, "timestamp", handler,
-       state, attempts, error, first_failed_at, next_attempt_at, held_at, octet_length(payload)
+-- # is ASC or DESC.
+SELECT id, consumer_group, topic, "partition", "offset", message_id, key, type, CASE WHEN %(payloads)s THEN payload END,
+       CASE WHEN %(payloads)s THEN headers::text END, "timestamp", handler, state, attempts, error, first_failed_at,
+       next_attempt_at, held_at, octet_length(payload)
 FROM {inbox_held}
-WHERE id > %(after)s AND (%(group)s::text IS NULL OR consumer_group = %(group)s)
+WHERE id > %(after)s AND id < %(before)s
+  AND (%(group)s::text IS NULL OR consumer_group LIKE %(group)s)
   AND (%(topic)s::text IS NULL OR topic = %(topic)s)
   AND (%(key)s::bytea IS NULL OR key = %(key)s)
-  AND (%(type)s::text IS NULL OR type = %(type)s)
+  AND (%(type)s::text IS NULL OR type LIKE %(type)s)
   AND (%(state)s::text IS NULL OR state = %(state)s)
   AND (%(error)s::text IS NULL OR position(lower(%(error)s::text) IN lower(error)) > 0)
   AND (%(message_id)s::text IS NULL OR message_id = %(message_id)s)
   AND (%(since)s::timestamptz IS NULL OR held_at >= %(since)s)
   AND (%(until)s::timestamptz IS NULL OR held_at < %(until)s)
-ORDER BY id LIMIT %(limit)s
+ORDER BY id # LIMIT %(limit)s
 
 -- name: desk_held_count
 SELECT state, count(*) FROM {inbox_held}
-WHERE (%(group)s::text IS NULL OR consumer_group = %(group)s)
+WHERE (%(group)s::text IS NULL OR consumer_group LIKE %(group)s)
   AND (%(topic)s::text IS NULL OR topic = %(topic)s)
   AND (%(key)s::bytea IS NULL OR key = %(key)s)
-  AND (%(type)s::text IS NULL OR type = %(type)s)
+  AND (%(type)s::text IS NULL OR type LIKE %(type)s)
   AND (%(state)s::text IS NULL OR state = %(state)s)
   AND (%(error)s::text IS NULL OR position(lower(%(error)s::text) IN lower(error)) > 0)
   AND (%(message_id)s::text IS NULL OR message_id = %(message_id)s)
@@ -707,10 +740,6 @@ FROM {relay_cursor} c JOIN {outbox} o ON o.shard = c.shard
 SELECT topic, count(*) FILTER (WHERE error IS NOT NULL), count(*) FILTER (WHERE error IS NULL AND NOT by_topic),
        count(*) FILTER (WHERE retry), count(*) FILTER (WHERE by_topic)
 FROM {outbox_parked} GROUP BY topic ORDER BY topic
-
--- name: count_parked
-SELECT count(*), count(*) FILTER (WHERE error IS NOT NULL) FROM {outbox_parked}
-WHERE (%(topic)s::text IS NULL OR topic = %(topic)s) AND (%(key)s::bytea IS NULL OR key = %(key)s)
 
 -- name: relay_instances
 -- Each relay, with the seconds since it started, since its last word, and until it counts as gone.

@@ -77,6 +77,36 @@ WHERE position > :after AND (:topic IS NULL OR topic = :topic) AND (:key IS NULL
   AND (:refused IS NULL OR (error IS NOT NULL) = :refused)
 ORDER BY position LIMIT :limit
 
+-- name: parked_found
+-- For those who look at it. # is ASC or DESC.
+SELECT 0, position, id, topic, key, type, CASE WHEN :payloads THEN payload END, headers, created_at,
+       error, parked_at, retry, by_topic, state, length(payload)
+FROM (SELECT *, CASE WHEN error IS NULL THEN CASE WHEN by_topic THEN 'topic' ELSE 'behind' END
+            WHEN retry THEN 'retry' ELSE 'refused' END AS state
+      FROM {outbox_parked}) AS p
+WHERE position > :after AND position < :before
+  AND (:topic IS NULL OR topic = :topic)
+  AND (:key IS NULL OR key = :key)
+  AND (:type IS NULL OR type GLOB :type)
+  AND (:error IS NULL OR instr(lower(error), lower(:error)) > 0)
+  AND (:message_id IS NULL OR id = lower(:message_id))
+  AND (:since IS NULL OR parked_at >= :since)
+  AND (:until IS NULL OR parked_at < :until)
+  AND (:refused IS NULL OR (error IS NOT NULL) = :refused)
+  AND (:state IS NULL OR state = :state)
+ORDER BY position # LIMIT :limit
+
+-- name: parked_count
+-- @ is parked_found, without its order.
+SELECT state, count(*) FROM (@) AS found GROUP BY state ORDER BY state
+
+-- name: parked_at
+SELECT 0, position, id, topic, key, type, payload, headers, created_at,
+       error, parked_at, retry, by_topic,
+       CASE WHEN error IS NULL THEN CASE WHEN by_topic THEN 'topic' ELSE 'behind' END
+            WHEN retry THEN 'retry' ELSE 'refused' END AS state, length(payload)
+FROM {outbox_parked} WHERE position IN (SELECT value FROM json_each(:positions)) ORDER BY position
+
 -- name: releasable
 -- Of topics that go on. Without a key: asked for, or it waited for its topic. With one: no row of its key is
 -- refused and not asked for.
@@ -290,26 +320,29 @@ UNION SELECT consumer_group FROM {inbox_control} WHERE paused IS NOT NULL OR pol
 ORDER BY 1
 
 -- name: desk_held
-SELECT id, consumer_group, topic, "partition", "offset", message_id, key, type, NULL, NULL, "timestamp", handler,
-       state, attempts, error, first_failed_at, next_attempt_at, held_at, length(payload)
+-- # is ASC or DESC.
+SELECT id, consumer_group, topic, "partition", "offset", message_id, key, type, CASE WHEN :payloads THEN payload END,
+       CASE WHEN :payloads THEN headers END, "timestamp", handler, state, attempts, error, first_failed_at,
+       next_attempt_at, held_at, length(payload)
 FROM {inbox_held}
-WHERE id > :after AND (:group IS NULL OR consumer_group = :group)
+WHERE id > :after AND id < :before
+  AND (:group IS NULL OR consumer_group GLOB :group)
   AND (:topic IS NULL OR topic = :topic)
   AND (:key IS NULL OR key = :key)
-  AND (:type IS NULL OR type = :type)
+  AND (:type IS NULL OR type GLOB :type)
   AND (:state IS NULL OR state = :state)
   AND (:error IS NULL OR instr(lower(error), lower(:error)) > 0)
   AND (:message_id IS NULL OR message_id = :message_id)
   AND (:since IS NULL OR held_at >= :since)
   AND (:until IS NULL OR held_at < :until)
-ORDER BY id LIMIT :limit
+ORDER BY id # LIMIT :limit
 
 -- name: desk_held_count
 SELECT state, count(*) FROM {inbox_held}
-WHERE (:group IS NULL OR consumer_group = :group)
+WHERE (:group IS NULL OR consumer_group GLOB :group)
   AND (:topic IS NULL OR topic = :topic)
   AND (:key IS NULL OR key = :key)
-  AND (:type IS NULL OR type = :type)
+  AND (:type IS NULL OR type GLOB :type)
   AND (:state IS NULL OR state = :state)
   AND (:error IS NULL OR instr(lower(error), lower(:error)) > 0)
   AND (:message_id IS NULL OR message_id = :message_id)
@@ -438,10 +471,6 @@ FROM {relay_cursor} ORDER BY shard
 SELECT topic, count(*) FILTER (WHERE error IS NOT NULL), count(*) FILTER (WHERE error IS NULL AND NOT by_topic),
        count(*) FILTER (WHERE retry), count(*) FILTER (WHERE by_topic)
 FROM {outbox_parked} GROUP BY topic ORDER BY topic
-
--- name: count_parked
-SELECT count(*), count(*) FILTER (WHERE error IS NOT NULL) FROM {outbox_parked}
-WHERE (:topic IS NULL OR topic = :topic) AND (:key IS NULL OR key = :key)
 
 -- name: relay_instances
 -- Each relay, with the seconds since it started, since its last word, and until it counts as gone.
