@@ -12,10 +12,15 @@ Nothing here reads the environment, prints or asks.
 """
 
 from .browse import SORTS, Page, Sort, count, each, find, get, neighbours
+from .edit import KEPT, Repair, edit, edited
+from .erase import CLOSED, changeable, discard, purge, release, reopen
+from .exchange import FORMATS, Format, Imported, export_letters, import_letters
 from .filter import Filter
+from .forget import Forgotten, Whose, forget
 from .ingest import Caught, catch_up, find_topics
 from .ledger import Action, Ledger
 from .letter import DeadLetter, Place
+from .patch import changes, patched, pretty
 from .plan import (
     Aim,
     Draft,
@@ -36,6 +41,9 @@ from .statistics import BYS, By, Group, Statistics, statistics
 
 __all__ = [
     "BYS",
+    "CLOSED",
+    "FORMATS",
+    "KEPT",
     "OPEN",
     "SORTS",
     "TRANSITIONS",
@@ -46,7 +54,10 @@ __all__ = [
     "DeadLetter",
     "Draft",
     "Filter",
+    "Forgotten",
+    "Format",
     "Group",
+    "Imported",
     "Ledger",
     "Pace",
     "Page",
@@ -54,22 +65,37 @@ __all__ = [
     "Plan",
     "Ran",
     "Refusal",
+    "Repair",
     "Sort",
     "State",
     "Statistics",
+    "Whose",
     "await_settled",
     "cancel_plan",
     "catch_up",
+    "changeable",
+    "changes",
     "count",
+    "discard",
     "draft_plan",
     "each",
+    "edit",
+    "edited",
+    "export_letters",
     "find",
     "find_plan",
     "find_plans",
     "find_topics",
+    "forget",
     "get",
+    "import_letters",
     "make_plan",
     "neighbours",
+    "patched",
+    "pretty",
+    "purge",
+    "release",
+    "reopen",
     "run_plan",
     "set_pace",
     "settle",
