@@ -88,7 +88,7 @@ def purge(
     while True:
         with ledger.changing() as work:
             query = sa.select(letter.id, letter.state).where(old, letter.id > last).order_by(letter.id)
-            found = dict(work.connection.execute(query.limit(_AT_ONCE)).all())
+            found: dict[int, str] = dict(work.connection.execute(query.limit(_AT_ONCE)).all())
             if not found:
                 return deleted
             for table in (ledger.tables.record, ledger.tables.letter):
