@@ -11,7 +11,7 @@ from . import errors
 from .app import App
 from .command import Command, Group
 from .demo.command import demo
-from .dlq import dlq
+from .dlq.command import dlq
 from .doctor import doctor
 from .inbox import inbox
 from .outbox import outbox

@@ -28,6 +28,7 @@ from pydantic_settings import (
     SettingsError,
 )
 
+from ..dlq.settings import DlqSettings
 from ..inbox.settings import InboxSettings
 from ..messaging.errors import ConfigurationError
 from ..messaging.kafka import Compression
@@ -100,6 +101,9 @@ with warnings.catch_warnings():
 
         inbox: InboxSettings = InboxSettings()
         """How an inbox runs."""
+
+        dlq: DlqSettings = DlqSettings()
+        """How dead letters are looked after."""
 
         health_address: HealthAddress | None = None
         """``host:port`` where the daemons answer probes over HTTP, /livez and /readyz; without it they do not."""

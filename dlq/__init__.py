@@ -11,33 +11,41 @@
 Nothing here reads the environment, prints or asks.
 """
 
-from .browse import SORTS, Page, Sort, count, each, find, get, neighbours
-from .edit import KEPT, Repair, edit, edited
-from .erase import CLOSED, changeable, discard, purge, release, reopen
-from .exchange import FORMATS, Format, Imported, export_letters, import_letters
-from .filter import Filter
-from .forget import Forgotten, Whose, forget
-from .ingest import Caught, catch_up, find_topics
-from .ledger import Action, Ledger
-from .letter import DeadLetter, Place
-from .patch import changes, patched, pretty
-from .plan import (
-    Aim,
-    Draft,
-    Pace,
-    Plan,
-    Refusal,
-    cancel_plan,
-    draft_plan,
-    find_plan,
-    find_plans,
-    make_plan,
-    set_pace,
-)
-from .replay import Ran, await_settled, run_plan
-from .settle import settle
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from .choices import BYS, FORMATS, SORTS, By, Format, Sort
 from .states import OPEN, TRANSITIONS, State
-from .statistics import BYS, By, Group, Statistics, statistics
+
+if TYPE_CHECKING:
+    from .browse import Page, count, each, find, get, last_id, neighbours
+    from .disposal import CLOSED, changeable, discard, purge, release, reopen
+    from .erasure import Forgotten, Whose, forget
+    from .exchange import Imported, export_letters, import_letters
+    from .filter import Filter
+    from .groups import Group, Statistics, statistics
+    from .ingest import Caught, catch_up, find_topics, last_read
+    from .ledger import Action, Ledger
+    from .letter import DeadLetter, Place
+    from .mask import masked
+    from .outcomes import knows, settle
+    from .patch import changes, patched, pretty
+    from .plan import (
+        Aim,
+        Draft,
+        Pace,
+        Plan,
+        Refusal,
+        cancel_plan,
+        draft_plan,
+        find_plan,
+        find_plans,
+        make_plan,
+        set_pace,
+    )
+    from .repair import KEPT, Repair, edit, edited
+    from .replay import Ran, await_settled, run_plan
+    from .settings import DlqSettings
 
 __all__ = [
     "BYS",
@@ -52,6 +60,7 @@ __all__ = [
     "By",
     "Caught",
     "DeadLetter",
+    "DlqSettings",
     "Draft",
     "Filter",
     "Forgotten",
@@ -89,7 +98,11 @@ __all__ = [
     "forget",
     "get",
     "import_letters",
+    "knows",
+    "last_id",
+    "last_read",
     "make_plan",
+    "masked",
     "neighbours",
     "patched",
     "pretty",
@@ -101,3 +114,69 @@ __all__ = [
     "settle",
     "statistics",
 ]
+
+#: Imported at the first use: what the options name is for every command.
+_LAZY = {
+    "CLOSED": ".disposal",
+    "KEPT": ".repair",
+    "Action": ".ledger",
+    "Aim": ".plan",
+    "Caught": ".ingest",
+    "DeadLetter": ".letter",
+    "DlqSettings": ".settings",
+    "Draft": ".plan",
+    "Filter": ".filter",
+    "Forgotten": ".erasure",
+    "Group": ".groups",
+    "Imported": ".exchange",
+    "Ledger": ".ledger",
+    "Pace": ".plan",
+    "Page": ".browse",
+    "Place": ".letter",
+    "Plan": ".plan",
+    "Ran": ".replay",
+    "Refusal": ".plan",
+    "Repair": ".repair",
+    "Statistics": ".groups",
+    "Whose": ".erasure",
+    "await_settled": ".replay",
+    "cancel_plan": ".plan",
+    "catch_up": ".ingest",
+    "changeable": ".disposal",
+    "changes": ".patch",
+    "count": ".browse",
+    "discard": ".disposal",
+    "draft_plan": ".plan",
+    "each": ".browse",
+    "edit": ".repair",
+    "edited": ".repair",
+    "export_letters": ".exchange",
+    "find": ".browse",
+    "find_plan": ".plan",
+    "find_plans": ".plan",
+    "find_topics": ".ingest",
+    "forget": ".erasure",
+    "get": ".browse",
+    "import_letters": ".exchange",
+    "knows": ".outcomes",
+    "last_id": ".browse",
+    "last_read": ".ingest",
+    "make_plan": ".plan",
+    "masked": ".mask",
+    "neighbours": ".browse",
+    "patched": ".patch",
+    "pretty": ".patch",
+    "purge": ".disposal",
+    "release": ".disposal",
+    "reopen": ".disposal",
+    "run_plan": ".replay",
+    "set_pace": ".plan",
+    "settle": ".outcomes",
+    "statistics": ".groups",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(import_module(_LAZY[name], __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -2,36 +2,44 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 import sqlalchemy as sa
 
 from ..messaging.errors import UsageError
+from .choices import Sort
 from .filter import Filter
 from .ledger import Ledger, made
 from .letter import DeadLetter, Place
 
-Sort = Literal["newest", "oldest", "largest", "replays"]
-SORTS: tuple[Sort, ...] = ("newest", "oldest", "largest", "replays")
+_ASCENDING = ("oldest", "arrival")
 _PAGE = 1_000
 _INSIDE = 200  # records at once, where each is looked at
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Some dead letters without their records. ``next``: the id after which the next page begins; None: no more."""
+    """Some dead letters. ``next``: the id after which the next page begins; None: no more."""
 
     letters: list[DeadLetter]
     next: int | None
 
 
-def find(ledger: Ledger, wanted: Filter, *, sort: Sort = "newest", limit: int = 50, after: int | None = None) -> Page:
+def find(
+    ledger: Ledger,
+    wanted: Filter,
+    *,
+    sort: Sort = "newest",
+    limit: int = 50,
+    after: int | None = None,
+    records: bool = False,
+) -> Page:
     """Up to ``limit`` of them in the order of ``sort``, those after the letter with the id ``after``.
 
-    Raises UsageError where there is no such letter, DatabaseUnavailable.
+    With ``records``, or where the filter looks inside, whole. Raises UsageError where there is no such letter,
+    DatabaseUnavailable.
     """
     found: list[DeadLetter] = []
-    for letter in each(ledger, wanted, sort=sort, after=after, page=limit + 1):
+    for letter in each(ledger, wanted, sort=sort, after=after, records=records, page=limit + 1):
         found.append(letter)
         if len(found) > limit:
             return Page(found[:limit], found[limit - 1].id)
@@ -73,7 +81,7 @@ def count(ledger: Ledger, wanted: Filter) -> Mapping[str, int]:
     state = ledger.tables.letter.c.state
     with ledger.reading() as connection:
         rows = connection.execute(sa.select(state, sa.func.count()).where(*wanted.sql(ledger.tables)).group_by(state))
-        return dict(rows.tuples().all())
+        return dict(rows.all())
 
 
 def get(ledger: Ledger, name: str) -> list[DeadLetter]:
@@ -93,6 +101,14 @@ def get(ledger: Ledger, name: str) -> list[DeadLetter]:
             "message id."
         )
     return found
+
+
+def last_id(ledger: Ledger) -> int:
+    """The id of the letter that came last; 0 before the first."""
+    with ledger.reading() as connection:
+        return int(
+            connection.execute(sa.select(sa.func.coalesce(sa.func.max(ledger.tables.letter.c.id), 0))).scalar_one()
+        )
 
 
 def neighbours(ledger: Ledger, letter: DeadLetter, limit: int = 5) -> list[DeadLetter]:
@@ -125,6 +141,7 @@ def _page(
         "oldest": letter.c.failed_at,
         "largest": sa.func.coalesce(letter.c.size, -1),
         "replays": letter.c.replays,
+        "arrival": letter.c.id,
     }[sort]
     with ledger.reading() as connection:
         query = sa.select(letter).where(*wanted.sql(ledger.tables)).limit(limit)
@@ -137,6 +154,6 @@ def _page(
                 raise UsageError(f"There is no dead letter with the id {after} to go on after.")
             here = sa.tuple_(sa.literal(last[0], by.type), sa.literal(after))
             at = sa.tuple_(by, letter.c.id)
-            query = query.where(at > here if sort == "oldest" else at < here)
-        order = (by, letter.c.id) if sort == "oldest" else (by.desc(), letter.c.id.desc())
+            query = query.where(at > here if sort in _ASCENDING else at < here)
+        order = (by, letter.c.id) if sort in _ASCENDING else (by.desc(), letter.c.id.desc())
         return [made(row) for row in connection.execute(query.order_by(*order))]

@@ -10,21 +10,20 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO
 
 import sqlalchemy as sa
 
 from ..messaging.errors import UsageError
 from ..messaging.observer import Observer, unobserved
 from . import parquet
+from .choices import Format
 from .fields import as_json, of_json
 from .ingest import insert
 from .ledger import Ledger, Work
 from .letter import DeadLetter
 from .states import State
 
-Format = Literal["jsonl", "parquet"]
-FORMATS: tuple[Format, ...] = ("jsonl", "parquet")
 _AT_ONCE = 1_000
 _BYTES_AT_ONCE = 16_000_000
 _LETTER_BYTES = 500

@@ -28,7 +28,8 @@ class Filter:
     ``*`` and ``?``. ``key``: the exact bytes. ``error``: a part of the error's class or message, in any case.
     ``fingerprint``: its beginning. ``since`` and ``until``: when it last failed, the first included, the second not.
     ``states``: any of these. ``headers``: pairs of a name and a value; without a value any will do. ``match``: what
-    the payload must be. ``plan``: in this plan.
+    the payload must be. ``plan``: in this plan. ``after``: came into the ledger
+    after the one with this id. ``ids``: these, 1,000 at the most.
     """
 
     topic: str | None = None
@@ -43,6 +44,7 @@ class Filter:
     until: datetime | None = None
     states: frozenset[State] = frozenset()
     plan: int | None = None
+    after: int | None = None
     ids: Sequence[int] | None = None
     headers: Sequence[tuple[str, bytes | None]] = ()
     match: Predicate | None = None
@@ -69,6 +71,7 @@ class Filter:
             (self.until, lambda until: letter.failed_at < until),
             (self.states or None, lambda states: letter.state.in_(sorted(states))),
             (self.plan, lambda plan: letter.plan_id == plan),
+            (self.after, lambda after: letter.id > after),
             (self.ids, letter.id.in_),
         )
         return [condition(value) for value, condition in possible if value is not None]
@@ -77,8 +80,7 @@ class Filter:
         """What SQL cannot tell, of a letter with its record."""
         headers = letter.headers or ()
         return all(
-            any(own == name and value in (None, given) for own, given in headers)
-            for name, value in self.headers
+            any(own == name and value in (None, given) for own, given in headers) for name, value in self.headers
         ) and (self.match is None or self.match.matches(letter.payload, headers, letter.key))
 
 

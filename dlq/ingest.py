@@ -16,6 +16,7 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
@@ -28,15 +29,13 @@ from ..messaging.ports import TopicReader
 from ..messaging.records import ReceivedRecord
 from .ledger import ITSELF, Ledger, Work
 from .letter import DeadLetter
+from .settings import MAX_REPLAYS, TOPICS
 
 if TYPE_CHECKING:
     import psycopg
 
 _T = TypeVar("_T")
-#: Topics that are looked at unless told otherwise.
-TOPICS = ("*.dlq",)
-#: The same failure after so many replays goes to quarantine, and any failure after so many.
-MAX_REPLAYS = 3
+#: Any failure after so many replays goes to quarantine.
 MAX_ROUNDS = 10
 _BATCH = 5_000
 _BATCH_BYTES = 16_000_000
@@ -103,6 +102,15 @@ def catch_up(
             continue
         _Topic(reader, ledger, topic, max_replays, observer, caught).read(bounds)
     return caught
+
+
+def last_read(ledger: Ledger) -> datetime | None:
+    """When something was read last; None: never."""
+    with ledger.reading() as connection:
+        moment: datetime | None = connection.execute(
+            sa.select(sa.func.max(ledger.tables.source.c.read_at))
+        ).scalar_one()
+    return moment
 
 
 def _known(ledger: Ledger) -> list[str]:

@@ -25,8 +25,8 @@ from ..messaging.clock import Clock, SystemClock
 from ..messaging.observer import Observer, unobserved
 from .ledger import Ledger, Work, whole
 from .letter import DeadLetter
+from .outcomes import settle
 from .plan import Plan, find_plan, plan_in, set_state
-from .settle import settle
 from .states import State
 
 BATCH = 1_000

@@ -310,7 +310,7 @@ def test_an_erased_letter_is_not_reopened(ledger: Ledger, add: Callable[..., lis
 def test_purge_deletes_what_was_closed_long_ago(
     ledger: Ledger, add: Callable[..., list[int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("postroom.dlq.erase._AT_ONCE", 2)
+    monkeypatch.setattr("postroom.dlq.disposal._AT_ONCE", 2)
     old = NOW - timedelta(days=40)
     for number, state in enumerate(State):
         add(letter(number), state=state.value, state_at=old)

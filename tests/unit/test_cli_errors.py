@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 from io import StringIO
 from pathlib import Path
@@ -15,12 +16,12 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from postroom.cli import errors as cli_errors
-from postroom.cli.letters import print_letter, print_list
+from postroom.cli.dlq.letters import print_letter, print_list, print_statistics
 from postroom.cli.output import as_text, clean, duration, hexdump
 from postroom.cli.params import MOMENT
 from postroom.cli.record import decoded
 from postroom.cli.root import postroom, run
-from postroom.dlq import DeadLetter
+from postroom.dlq import Action, DeadLetter, Group, State, Statistics
 from postroom.messaging import errors
 from postroom.messaging.dead_letter import Failure, dead_letter_headers
 from postroom.messaging.records import Partition, ReceivedRecord
@@ -163,14 +164,23 @@ def letter(**changes: bytes | None) -> DeadLetter:
 
 
 @pytest.mark.parametrize("width", [80, 200])
-def test_nothing_overflows_and_the_place_is_whole(width: int) -> None:
+def test_nothing_overflows_and_the_id_is_whole(width: int) -> None:
     console = Console(width=width, file=StringIO(), highlight=False, emoji=False, markup=False)
-    print_list(console, [letter(), letter(key=b"\xff\x00")], {})
-    print_letter(console, letter(value=bytes(range(256))), {})
+    letters = [letter()._replace(id=123_456_789, state=State.FAILED_AGAIN), letter(key=b"\xff\x00")._replace(id=1)]
+    print_list(console, letters)
+    action = Action(1, datetime.now(UTC), EVIL * 9, "discard", 1, 7, "dead", "discarded", EVIL * 9)
+    print_letter(console, letter(value=bytes(range(256))), [action], letters, letters)
+    now = datetime.now(UTC)
+    groups = [
+        Group(EVIL * 9, 1_234_567, now, now, Counter({State.DEAD: 1_234_567}), EVIL * 9, EVIL, EVIL, EVIL, EVIL, 1),
+        Group(None, 1, now, now),
+    ]
+    for by in ("fingerprint", "state", "handler"):
+        print_statistics(console, Statistics(groups, 2, 2, now - timedelta(days=1), now), by, {1: EVIL * 9})
     written: str = console.file.getvalue()  # type: ignore[attr-defined]
     assert max(cell_len(line) for line in written.splitlines()) <= width
-    assert "11/1234567" in written
-    assert "orders.billing.dlq/11/1234567" in written
+    for whole in ("123456789", "orders.billing.dlq/11/1234567", "failed-again", "1,234,567"):
+        assert whole in written
     assert not set(written) & set("\x1b\x07\x9b\u202e"), "a dead letter must not speak to the terminal"
 
 

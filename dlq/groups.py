@@ -3,17 +3,16 @@
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal
+from typing import Any
 
 import sqlalchemy as sa
 
 from .browse import each
+from .choices import By
 from .filter import Filter
 from .ledger import Ledger
 from .letter import DeadLetter
 
-By = Literal["fingerprint", "error", "topic", "group", "type", "handler", "state", "key"]
-BYS: tuple[By, ...] = ("fingerprint", "error", "topic", "group", "type", "handler", "state", "key")
 BUCKETS = 24
 _DAY = timedelta(days=1)
 
@@ -23,7 +22,8 @@ class Group:
     """Dead letters that have something in common.
 
     ``value``: what they share, ``by`` the column. ``states``: how many are where. ``error``, ``message``, ``handler``,
-    ``topic`` and ``consumer_group``: of one of the latest. ``trend``: how many failed in each of the span's parts.
+    ``topic`` and ``consumer_group``: of the one that came last, whose id is ``example``.
+    ``trend``: how many failed in each of the span's parts.
     """
 
     value: Any
@@ -36,6 +36,7 @@ class Group:
     handler: str | None = None
     topic: str | None = None
     consumer_group: str | None = None
+    example: int = 0
     trend: list[int] = field(default_factory=lambda: [0] * BUCKETS)
 
 
@@ -84,13 +85,15 @@ def statistics(ledger: Ledger, wanted: Filter, *, by: By = "fingerprint", limit:
 
 
 def _tell(connection: sa.Connection, ledger: Ledger, groups: list[Group], latest: dict[Any, int]) -> None:
-    """What the latest of each group says."""
+    """What the one of each group that came last says."""
     letter = ledger.tables.letter.c
     columns = (letter.id, letter.error, letter.message, letter.handler, letter.topic, letter.consumer_group)
-    ids = [latest[group.value] for group in groups]
+    for group in groups:
+        group.example = latest[group.value]
+    ids = [group.example for group in groups]
     told = {row[0]: row[1:] for row in connection.execute(sa.select(*columns).where(letter.id.in_(ids)))}
     for group in groups:
-        facts = told.get(latest[group.value], (None,) * 5)
+        facts = told.get(group.example, (None,) * 5)
         group.error, group.message, group.handler, group.topic, group.consumer_group = facts
 
 
@@ -149,4 +152,4 @@ def _add(group: Group, letter: DeadLetter) -> None:
     group.last = letter.failed_at
     group.states[letter.state] += 1
     group.error, group.message, group.handler = letter.error, letter.message, letter.handler
-    group.topic, group.consumer_group = letter.topic, letter.group
+    group.topic, group.consumer_group, group.example = letter.topic, letter.group, letter.id

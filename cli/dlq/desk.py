@@ -1,0 +1,137 @@
+"""The ledger of dead letters as a command finds it: brought up to date first, where Kafka answers."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from ..app import App
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ...dlq import Caught, Filter, Ledger
+    from ...messaging.ports import TopicReader
+    from ..finding import Finding
+
+F = TypeVar("F", bound="Callable[..., Any]")
+
+
+def looks(function: F) -> F:
+    """Add ``--in`` and ``--no-sync``: what is looked at."""
+    named = click.option(
+        "--in", "named", multiple=True, metavar="TOPIC", help="Read this dead-letter topic, too, whatever its name is."
+    )
+    fresh = click.option("--sync/--no-sync", "fresh", default=True, help="Read the dead-letter topics first [yes].")
+    return named(fresh(function))
+
+
+@contextmanager
+def opened(app: App, *, fresh: bool = True, named: Sequence[str] = ()) -> "Iterator[Ledger]":
+    """The ledger; ``fresh``: up to date, or with a warning where Kafka does not answer."""
+    from ...messaging.errors import KafkaUnavailable
+
+    with app.ledger() as ledger:
+        if fresh:
+            try:
+                bring_up_to_date(app, ledger, named)
+            except KafkaUnavailable as error:
+                if not app.as_json:
+                    click.echo(
+                        f"Kafka does not answer, so this is what the ledger {_known_at(ledger)}: {error}", err=True
+                    )
+        yield ledger
+
+
+def bring_up_to_date(app: App, ledger: "Ledger", named: Sequence[str] = ()) -> "Caught":
+    """Read what the dead-letter topics hold by now, with a progress bar, and see what became of replays."""
+    with app.reader() as reader:
+        return catch(app, ledger, reader, existing_topics(app), named)
+
+
+def catch(
+    app: App, ledger: "Ledger", reader: "TopicReader", existing: "dict[str, int]", named: Sequence[str] = ()
+) -> "Caught":
+    """As ``bring_up_to_date``, with a reader at hand; tells what retention took, and what was made anew."""
+    from ...dlq import catch_up, find_topics, settle
+    from .. import output
+
+    settings = app.settings.dlq
+    topics = find_topics(existing, settings.topics, named=named)
+    with ExitStack() as bars:
+        advance: dict[str, Callable[[int], None]] = {}
+
+        def observe(step: str, /, **facts: Any) -> None:
+            if step == "reading":
+                bars.pop_all().close()
+                bar = output.progress(f"reading {facts['topic']}", facts["count"], hidden=app.as_json)
+                advance["by"] = bars.enter_context(bar)
+            elif step == "read" and "by" in advance:
+                advance["by"](facts["count"])
+
+        caught = catch_up(reader, ledger, topics, max_replays=settings.max_replays, observer=observe)
+    settle(ledger)
+    if not app.as_json:
+        _tell(caught)
+    return caught
+
+
+def existing_topics(app: App) -> "dict[str, int]":
+    """The cluster's topics and their numbers of partitions."""
+    with app.topics() as topics:
+        return dict(topics.partitions())
+
+
+def wanted(found: "Finding", **more: Any) -> "Filter":
+    """What the filter options say, as the ledger takes it."""
+    from ...dlq import Filter, State
+
+    same = ("topic", "group", "type", "key", "message_id", "error", "fingerprint", "since", "until", "headers", "match")
+    states = frozenset() if found.state is None else frozenset({State(found.state)})
+    return Filter(**{name: getattr(found, name) for name in same}, states=states, **more)
+
+
+def in_words(found: "Finding") -> str:
+    """The filter for people, and for the record; ``all`` without one."""
+    from .. import output
+
+    parts = []
+    for name in found.__slots__:
+        value = getattr(found, name)
+        if value is None or value == ():
+            continue
+        if name == "headers":
+            parts += [f"header {own}" + ("" if text is None else f"={output.shown(text)}") for own, text in value]
+        else:
+            parts.append(f"{name.replace('_', ' ')} {_worded(value)}")
+    return ", ".join(parts) or "all"
+
+
+def _worded(value: Any) -> str:
+    from .. import output
+
+    if isinstance(value, datetime):
+        return output.local(value)
+    return output.shown(value) if isinstance(value, bytes) else output.clean(str(value))
+
+
+def _tell(caught: "Caught") -> None:
+    from .. import output
+
+    if caught.missed:
+        lost = output.counted(caught.missed, "record")
+        click.echo(f"Retention took {lost} from dead-letter topics before they were read here.", err=True)
+    for place in caught.renewed:
+        click.echo(f"{output.clean(place)} was deleted and made anew; what was read of it before stays.", err=True)
+    for topic in caught.gone:
+        click.echo(f"Topic {output.clean(topic)} is gone; what was read of it stays.", err=True)
+
+
+def _known_at(ledger: "Ledger") -> str:
+    from ...dlq import last_read
+    from .. import output
+
+    moment = last_read(ledger)
+    return "holds; it was never brought up to date" if moment is None else f"knew {output.ago(moment)} ago"
