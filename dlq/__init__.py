@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from .letter import DeadLetter, Place
     from .mask import masked
     from .outcomes import knows, settle
-    from .patch import changes, patched, pretty
+    from .patch import changes, compact, patched, pretty
     from .plan import (
         Aim,
         Draft,
@@ -84,6 +84,7 @@ __all__ = [
     "catch_up",
     "changeable",
     "changes",
+    "compact",
     "count",
     "discard",
     "draft_plan",
@@ -144,6 +145,7 @@ _LAZY = {
     "catch_up": ".ingest",
     "changeable": ".disposal",
     "changes": ".patch",
+    "compact": ".patch",
     "count": ".browse",
     "discard": ".disposal",
     "draft_plan": ".plan",

@@ -60,6 +60,7 @@ def import_letters(
     *,
     actor: str,
     reason: str | None = None,
+    dry_run: bool = False,
     observer: Observer = unobserved,
 ) -> Imported:
     """Put the letters of a file into the ledger, part by part; each part is a transaction, with its record.
@@ -67,15 +68,15 @@ def import_letters(
     They get new ids, and incarnations below zero. Dead, quarantined and closed ones stay so; planned and replayed
     ones are dead, since their replay is not under way here. Links to other letters and to plans are dropped. A letter
     of the same place and message id as one in the ledger is skipped, so that an import that was interrupted can be
-    run again. Raises UsageError that names the line of what cannot be read; the parts before it stay. Raises
-    ConfigurationError where pyarrow is missing, DatabaseUnavailable.
+    run again. With ``dry_run`` all is read and nothing written. Raises UsageError that names the line of what cannot
+    be read; the parts before it stay. Raises ConfigurationError where pyarrow is missing, DatabaseUnavailable.
     """
     rows = parquet.read(stream) if format == "parquet" else _lines(stream)
     imported = skipped = 0
     for part in _parts(rows):
         with ledger.changing() as work:
             new = _new(work, part)
-            if new:
+            if new and not dry_run:
                 _put(work, new)
                 told = f"{len(new)} letters" if reason is None else f"{reason} ({len(new)} letters)"
                 work.note("import", actor, told)
