@@ -152,11 +152,12 @@ class Work:
             self.connection.execute(sa.update(tables.letter).where(chosen).values(changed))
         return count
 
-    def note(self, verb: str, actor: str, reason: str | None) -> None:
-        """Write down what concerns many, or none that is there any more."""
+    def note(self, verb: str, actor: str, reason: str | None) -> int:
+        """Write down what concerns many, or none that is there any more; the id of the record."""
         many = {"dead_letter_topic": "*", "partition": -1, "offset": -1, "message_id": ""}
         told = {"actor": actor, "action": verb, "reason": reason}
-        self.connection.execute(sa.insert(self.ledger.tables.action).values(**many, **told))
+        written = self.connection.execute(sa.insert(self.ledger.tables.action).values(**many, **told))
+        return int(written.inserted_primary_key[0])  # type: ignore[index]  # it is generated
 
     def publish(self, entries: Sequence[Entry]) -> None:
         """Put messages into the outbox, in this order."""

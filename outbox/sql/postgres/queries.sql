@@ -752,6 +752,33 @@ WHERE d.id BETWEEN %(first)s AND %(last)s AND a.dead_letter_topic = d.dead_lette
   AND a."partition" = d."partition" AND a."offset" = d."offset" AND a.dead_letter_id IS NULL
   AND a.action IN ('replay', 'discard')
 
+-- name: traces_held
+-- Held messages of a key, or with a text in their headers.
+SELECT id, consumer_group, topic, "partition", "offset", message_id, key, headers::text, handler, state, attempts
+FROM {inbox_held}
+WHERE id > %(after)s AND (%(group)s::text IS NULL OR consumer_group = %(group)s)
+  AND (%(topic)s::text IS NULL OR topic = %(topic)s)
+  AND (key = %(key)s::bytea OR position(%(quoted)s::text IN headers::text) > 0)
+ORDER BY id LIMIT %(limit)s
+
+-- name: traces_logged
+-- The same of the log.
+SELECT topic, key, headers::text, created_at FROM {outbox}
+WHERE (%(topic)s::text IS NULL OR topic = %(topic)s)
+  AND (key = %(key)s::bytea OR position(%(quoted)s::text IN headers::text) > 0)
+
+-- name: traces_scheduled
+-- The same of delayed messages.
+SELECT topic, key, headers::text, due_at FROM {outbox_scheduled}
+WHERE (%(topic)s::text IS NULL OR topic = %(topic)s)
+  AND (key = %(key)s::bytea OR position(%(quoted)s::text IN headers::text) > 0)
+
+-- name: traces_results
+-- Results of handlers that the inbox keeps for dead letters.
+SELECT count(*) FROM {dead_letter} d
+JOIN {inbox} i ON i.consumer_group = d.consumer_group AND i.message_id = d.inbox_id
+WHERE d.id = ANY (%(ids)s) AND i.result IS NOT NULL
+
 -- name: relay_status
 -- Who owns which shard, for how many seconds more, and how many ago a batch of it was last settled.
 SELECT shard, owner, epoch, extract(epoch FROM lease_until - clock_timestamp())::float8,

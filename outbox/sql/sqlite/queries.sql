@@ -484,6 +484,36 @@ WHERE d.id BETWEEN :first AND :last AND a.dead_letter_topic = d.dead_letter_topi
   AND a."partition" = d."partition" AND a."offset" = d."offset" AND a.dead_letter_id IS NULL
   AND a.action IN ('replay', 'discard')
 
+-- name: traces_held
+-- Held messages of a key, or with a text in their headers.
+SELECT id, consumer_group, topic, "partition", "offset", message_id, key, headers, handler, state, attempts
+FROM {inbox_held}
+WHERE id > :after AND (:group IS NULL OR consumer_group = :group)
+  AND (:topic IS NULL OR topic = :topic)
+  AND (key = :key OR instr(headers, :quoted) > 0)
+ORDER BY id LIMIT :limit
+
+
+-- name: traces_logged
+-- The same of the log.
+SELECT topic, key, headers, created_at FROM {outbox}
+WHERE (:topic IS NULL OR topic = :topic)
+  AND (key = :key OR instr(headers, :quoted) > 0)
+
+
+-- name: traces_scheduled
+-- The same of delayed messages.
+SELECT topic, key, headers, due_at FROM {outbox_scheduled}
+WHERE (:topic IS NULL OR topic = :topic)
+  AND (key = :key OR instr(headers, :quoted) > 0)
+
+
+-- name: traces_results
+-- Results of handlers that the inbox keeps for dead letters.
+SELECT count(*) FROM {dead_letter} AS d
+JOIN {inbox} AS i ON i.consumer_group = d.consumer_group AND i.message_id = d.inbox_id
+WHERE d.id IN (SELECT value FROM json_each(:ids)) AND i.result IS NOT NULL
+
 -- name: relay_status
 -- Who owns the log, for how many seconds more, and how many ago a batch was last settled.
 SELECT shard, owner, epoch, lease_until - (julianday('now') - 2440587.5) * 86400,
