@@ -184,7 +184,7 @@ class Desk:
 
     url: str
     ledger: Ledger
-    topics: TopicsInMemory = field(default_factory=TopicsInMemory)
+    topics: TopicsInMemory = field(default_factory=TopicsInMemory, repr=False)
     clock: FakeClock = field(default_factory=FakeClock)
 
     def die(  # noqa: PLR0917
@@ -296,9 +296,7 @@ def ledger_database(request: pytest.FixtureRequest) -> Iterator[Callable[[], str
 
 
 @pytest.fixture(params=["postgres", "sqlite"])
-def desk(
-    request: pytest.FixtureRequest, tmp_path: Path, ledger_database: Callable[[], str]
-) -> Iterator[Desk]:
+def desk(request: pytest.FixtureRequest, tmp_path: Path, ledger_database: Callable[[], str]) -> Iterator[Desk]:
     """An empty ledger, and the topics before it."""
     if request.param == "postgres":
         url = ledger_database()
