@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import sqlalchemy as sa
 
 from ..messaging.headers import HeaderPairs
-from .letter import FINGERPRINT, DeadLetter
+from .letter import FINGERPRINT, DeadLetter, known_id
 from .states import State
 from .tables import Tables
 
@@ -65,7 +65,7 @@ class Filter:
             (self.key, lambda key: letter.key == key),
             (self.error, lambda error: _tells(tables, error)),
             (self.fingerprint, lambda beginning: _begins(letter.fingerprint, beginning.lower())),
-            (self.message_id, lambda message_id: letter.message_id == message_id),
+            (self.message_id, lambda message_id: letter.message_id == known_id(message_id)),
             (self.since, lambda since: letter.failed_at >= since),
             (self.until, lambda until: letter.failed_at < until),
             (self.states or None, lambda states: letter.state.in_(sorted(states))),

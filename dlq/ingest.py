@@ -62,6 +62,7 @@ class _Position(NamedTuple):
     next_offset: int
     mark: str
     missed: int
+    gone_since: datetime | None = None
 
 
 def find_topics(existing: Iterable[str], patterns: Sequence[str] = TOPICS, *, named: Sequence[str] = ()) -> list[str]:
@@ -92,13 +93,11 @@ def catch_up(
     caught = Caught()
     for topic in sorted({*topics, *_known(ledger)}):
         try:
-            bounds = reader.offsets(topic)
+            _Topic(reader, ledger, topic, max_replays, observer, caught).read()
         except UnknownTopic:
             _note_gone(ledger, topic)
             caught.gone.append(topic)
             observer("gone", topic=topic)
-            continue
-        _Topic(reader, ledger, topic, max_replays, observer, caught).read(bounds)
     if caught.read >= _MANY and not ledger.sqlite:
         with ledger.reading() as connection:  # else the database plans with what it knew before, for a minute
             connection.execute(sa.text(f"ANALYZE {ledger.names.table('dead_letter', 'postgres')}"))
@@ -141,8 +140,11 @@ class _Topic:
         self._observe = observer
         self._caught = caught
 
-    def read(self, bounds: Mapping[int, tuple[int, int]]) -> None:
-        positions = self._begin(bounds)
+    def read(self) -> None:
+        with self._ledger.reading() as connection:
+            known = self._positions(connection)
+        bounds = self._reader.offsets(self._topic)  # later than the positions: what lies behind the end is no more
+        positions = self._begin(known, bounds)
         ends = {number: end for number, (_, end) in bounds.items()}
         left = sum(ends[number] - position.next_offset for number, position in positions.items())
         if not left:
@@ -154,15 +156,13 @@ class _Topic:
             self._caught.read += count
             self._observe("read", topic=self._topic, count=count)
 
-    def _begin(self, bounds: Mapping[int, tuple[int, int]]) -> dict[int, _Position]:
+    def _begin(self, known: Mapping[int, _Position], bounds: Mapping[int, tuple[int, int]]) -> dict[int, _Position]:
         """Where to read on, by partition; what retention took, and topics made anew, are noted on the way."""
-        with self._ledger.reading() as connection:
-            known = self._positions(connection)
         marks = self._marks({number: position.next_offset for number, position in known.items()}, bounds)
         begun: dict[int, _Position] = {}
         for number, (first, end) in bounds.items():
             before = known.get(number)
-            position = before or _Position(0, first, "", 0)
+            position = (before or _Position(0, first, "", 0))._replace(gone_since=None)
             renewed = position.next_offset > end or (number in marks and marks[number] != position.mark)
             if renewed:
                 position = _Position(position.incarnation + 1, first, "", position.missed)
@@ -186,7 +186,7 @@ class _Topic:
                 if found.get(number) != known.get(number) or found.get(number) == position:
                     continue
                 place = {"dead_letter_topic": self._topic, "partition": number}
-                values = {**position._asdict(), "gone_since": None, "read_at": self._ledger.now}
+                values = {**position._asdict(), "read_at": self._ledger.now}
                 if number in found:
                     chosen = (source.c.dead_letter_topic == self._topic) & (source.c.partition == number)
                     work.connection.execute(sa.update(source).where(chosen).values(values))
@@ -195,8 +195,8 @@ class _Topic:
 
     def _positions(self, connection: sa.Connection) -> dict[int, _Position]:
         source = self._ledger.tables.source.c
-        columns = (source.partition, source.incarnation, source.next_offset, source.mark, source.missed)
-        query = sa.select(*columns).where(source.dead_letter_topic == self._topic)
+        columns = (source.incarnation, source.next_offset, source.mark, source.missed, source.gone_since)
+        query = sa.select(source.partition, *columns).where(source.dead_letter_topic == self._topic)
         return {row[0]: _Position(*row[1:]) for row in connection.execute(query)}
 
     def _marks(self, nexts: Mapping[int, int], bounds: Mapping[int, tuple[int, int]]) -> dict[int, str]:
@@ -233,7 +233,8 @@ class _Topic:
             letter = DeadLetter.of(record, positions[number].incarnation)
             letters.append(letter)
             last[number] = record
-            weight += _RECORD_BYTES + (letter.size or 0) + sum(map(len, map(_VALUE, record.headers)))
+            weight += _RECORD_BYTES + len(record.key or b"") + (letter.size or 0)
+            weight += sum(map(len, map(_VALUE, record.headers)))
             if len(letters) == _BATCH or weight >= _BATCH_BYTES:
                 yield letters, last
                 letters, last, weight = [], {}, 0

@@ -19,7 +19,7 @@ from ..outbox.database import parse_url, translated
 from ..outbox.entry import Entry
 from ..outbox.names import Names, queries
 from ..outbox.write import write_sqlalchemy
-from .letter import DeadLetter, Place
+from .letter import DeadLetter, Place, known_id
 from .states import TRANSITIONS, State
 from .tables import Tables, now
 
@@ -102,7 +102,7 @@ class Ledger:
 
     def of_message(self, message_id: str) -> list[DeadLetter]:
         """Each death of a message, whole, the latest first."""
-        return self._newest(self.tables.letter.c.message_id == message_id)
+        return self._newest(self.tables.letter.c.message_id == known_id(message_id))
 
     def actions(self, *, letter: int | None = None, limit: int = _AT_ONCE) -> list[Action]:
         """What was done, the latest first; to one dead letter, or to any."""

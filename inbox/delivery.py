@@ -4,15 +4,13 @@ import uuid
 from dataclasses import dataclass
 
 from ..messaging.dead_letter import REPLAY_GROUP, REPLAY_OF, replay_count
-from ..messaging.envelope import Envelope
+from ..messaging.envelope import IDS, Envelope, storable_id
 from ..messaging.errors import InvalidMessage
 from ..messaging.message import check_type
 from ..messaging.records import ReceivedRecord
 
 UNKNOWN_TYPE = "unknown"
-MAX_ID_LENGTH = 255
 _MAX_REPLAYS = 32_767  # what the column holds; the number comes from a header that anybody may write
-_IDS = uuid.UUID("8f6c1c0e-6a0b-5c53-9f0e-3c1a2d1b7e44")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +60,7 @@ class Delivery:
         try:
             return uuid.UUID(self.message_id)
         except ValueError:
-            return uuid.uuid5(_IDS, self.place)
+            return uuid.uuid5(IDS, self.place)
 
     def type_or_unknown(self) -> str:
         """The type, if the outbox can store it."""
@@ -70,10 +68,3 @@ class Delivery:
             return check_type(self.envelope.type)
         except InvalidMessage:
             return UNKNOWN_TYPE
-
-
-def storable_id(message_id: str) -> str:
-    """``message_id``, or a UUID in its stead where a table cannot hold it: too long, or control characters."""
-    if len(message_id) <= MAX_ID_LENGTH and message_id.isprintable():
-        return message_id
-    return str(uuid.uuid5(_IDS, message_id))

@@ -9,12 +9,12 @@ from typing import Any, Protocol, TypedDict, TypeVar, get_args, overload
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
-from ..messaging.envelope import Envelope
+from ..messaging.envelope import Envelope, storable_id
 from ..messaging.errors import InvalidHandler, InvalidMessage, PayloadRefused, Poison
 from ..messaging.message import check_type
 from ..outbox import Event
 from .context import AsyncContext, BatchContext, Context
-from .delivery import Delivery, storable_id
+from .delivery import Delivery
 from .policy import OnDeadLetter, Policy
 from .settings import InboxSettings
 

@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 
 from postroom.inbox import Context, Inbox, InboxRunner, InboxSettings, Received
 from postroom.inbox.attempt import Attempts
-from postroom.inbox.delivery import Delivery, storable_id
+from postroom.inbox.delivery import Delivery
 from postroom.inbox.desk import Desk
 from postroom.inbox.fate import Fates
 from postroom.inbox.handlers import Handler
@@ -37,6 +37,7 @@ from postroom.inbox.process import Processor
 from postroom.inbox.transactions import SyncTransactions, Work
 from postroom.inbox.workers import Workers
 from postroom.messaging.dead_letter import INBOX_ID, REPLAY_COUNT, REPLAY_GROUP, REPLAY_OF, strip
+from postroom.messaging.envelope import storable_id
 from postroom.messaging.errors import DatabaseUnavailable, Poison, Unavailable
 from postroom.messaging.headers import load
 from postroom.messaging.ports import Kafka
