@@ -18,7 +18,7 @@ _NAMES = {"replayed": "not confirmed", "planned": "left", "failed-again": "faile
 
 
 def report(app: App, ran: "Ran", draft: "Draft | None", *, waited: bool) -> None:
-    """What came of a run. Raises Incomplete where something is left to do."""
+    """What came of a run. Raises Incomplete where something is left to do, click.Abort where it was interrupted."""
     plan, counts = ran.plan, ran.plan.counts
     if app.as_json:
         now = {"replayed_now": ran.replayed, "interrupted": ran.interrupted}
@@ -37,6 +37,8 @@ def report(app: App, ran: "Ran", draft: "Draft | None", *, waited: bool) -> None
             click.echo(
                 f"\nTo go on: postroom dlq replay --plan {plan.id}; to give it up: postroom dlq cancel {plan.id}"
             )
+    if ran.interrupted:
+        raise click.Abort
     if problems := _problems(ran, draft, waited=waited):
         raise Incomplete("; ".join(problems) + ".")
 
