@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ...dlq import By, DeadLetter, Filter, Ledger, Sort
     from ..finding import Finding
 
-STATES = tuple(State)
+STATES = tuple(state.value for state in State)
 _AROUND = 3
 
 

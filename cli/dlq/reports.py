@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 _EXAMPLES = 3
 _SHOWN = 10
+_TOLD = {"failed-again": " (each is a dead letter of its own now)"}
 _NAMES = {"replayed": "not confirmed", "planned": "left", "failed-again": "failed again"}
 
 
@@ -28,7 +29,7 @@ def report(app: App, ran: "Ran", draft: "Draft | None", *, waited: bool) -> None
         click.echo(f"replayed       {ran.replayed}" + (" (the relay publishes them)" if ran.replayed else ""))
         for state in ("confirmed", "failed-again", "replayed", "dead", "discarded", "planned"):
             if counts[state] and (waited or state != "replayed"):
-                click.echo(f"{_NAMES.get(state, state):<14} {counts[state]}")
+                click.echo(f"{_NAMES.get(state, state):<14} {counts[state]}{_TOLD.get(state, '')}")
         for refusal in draft.refused if draft else ():
             click.echo(f"refused        {refusal.count}: {output.clean(refusal.reason)}")
         if plan.told:
