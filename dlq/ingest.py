@@ -285,9 +285,10 @@ def _place(work: Work, new: Sequence[DeadLetter], ids: range, max_replays: int) 
     if not rounds:
         return
     these = letter.id.between(ids[0], ids[-1])
-    untold = these & letter.replays.in_(rounds)
-    values = {"rounds": letter.replays, "same_failures": letter.replays}  # where its first death is not known
-    connection.execute(sa.update(tables.letter).where(untold).values(values))
+    fact = tables.fact.c
+    untold = fact.id.between(ids[0], ids[-1]) & fact.replays.in_(rounds)
+    values = {"rounds": fact.replays, "same_failures": fact.replays}  # where its first death is not known
+    connection.execute(sa.update(tables.fact).where(untold).values(values))
     for replays in rounds:
         connection.exec_driver_sql(sql["follow_letters"], {**span, "replays": replays})
     followed = sa.select(letter.follows).where(these, letter.follows.is_not(None))
@@ -324,9 +325,9 @@ def _insert_sqlite(work: Work, letters: Sequence[DeadLetter]) -> range:
     tables = work.ledger.tables
     last = work.connection.exec_driver_sql(work.ledger.sql["take_ids"]).scalar_one()
     ids = range(last + 1, last + 1 + len(letters))
-    columns = [column.name for column in tables.letter.columns][:_COPIED]
+    columns = [column.name for column in tables.fact.columns][:_COPIED]
     rows = [(id_, *letter[1:_COPIED]) for id_, letter in zip(ids, letters, strict=True)]
-    work.connection.execute(sa.insert(tables.letter), [dict(zip(columns, row, strict=True)) for row in rows])
+    work.connection.execute(sa.insert(tables.fact), [dict(zip(columns, row, strict=True)) for row in rows])
     pairs = zip(ids, letters, strict=True)
     records = [{"id": id_, "payload": each.payload, "headers": stored_headers(each)} for id_, each in pairs]
     work.connection.execute(sa.insert(tables.record), records)
