@@ -155,14 +155,18 @@ def _put(work: Work, letters: Sequence[DeadLetter]) -> None:
     """Into the ledger, and then what a new letter does not have."""
     table, state = work.ledger.tables.fact, work.ledger.tables.state
     ids = insert(work, letters)
-    pairs = list(zip(ids, letters, strict=True))
-    rows = [{"b_id": id_, **{name: getattr(letter, name) for name in _LATER_COLUMNS}} for id_, letter in pairs]
+    rows = [
+        {"b_id": id_, **{name: getattr(letter, name) for name in _LATER_COLUMNS}}
+        for id_, letter in zip(ids, letters, strict=True)
+    ]
     values: dict[str, Any] = {name: sa.bindparam(name) for name in _LATER_COLUMNS}
     work.connection.execute(sa.update(table).where(table.c.id == sa.bindparam("b_id")).values(values), rows)
     standing = [
-        {"id": id_, "state": letter.state.value, "state_at": letter.state_at}
-        for id_, letter in pairs
-        if letter.state not in _UNDER_WAY and letter.state is not State.DEAD
+        {"id": id_, "state": _standing(letter).value, "state_at": letter.state_at}
+        for id_, letter in zip(ids, letters, strict=True)
     ]
-    if standing:
-        work.connection.execute(sa.insert(state), standing)
+    work.connection.execute(sa.insert(state), standing)
+
+
+def _standing(letter: DeadLetter) -> State:
+    return State.DEAD if letter.state in _UNDER_WAY else letter.state
