@@ -448,17 +448,17 @@ FROM {dead_letter} AS p
 WHERE n.id BETWEEN :first AND :last AND n.replays = :replays AND p.id = (
     SELECT b.id FROM {dead_letter} AS b
     WHERE b.message_id = n.message_id AND b.consumer_group IS n.consumer_group
-      AND b.replays < n.replays AND b.id < n.id
+      AND b.replays < n.replays AND (b.id < n.id OR b.failed_at <= n.failed_at)
     ORDER BY b.replays DESC, b.id DESC LIMIT 1)
 
 -- name: adopt_actions
--- What was done before there was a ledger.
+-- What was done before there was a ledger; another message may stand at the place by now.
 UPDATE {dead_letter} AS d
 SET state = CASE a.action WHEN 'replay' THEN 'replayed' ELSE 'discarded' END
 FROM {dead_letter_action} AS a
 WHERE d.id BETWEEN :first AND :last AND a.dead_letter_topic = d.dead_letter_topic
-  AND a."partition" = d."partition" AND a."offset" = d."offset" AND a.dead_letter_id IS NULL
-  AND a.action IN ('replay', 'discard')
+  AND a."partition" = d."partition" AND a."offset" = d."offset" AND a.message_id = d.message_id
+  AND a.dead_letter_id IS NULL AND a.action IN ('replay', 'discard')
 
 -- name: relay_status
 -- Who owns the log, for how many seconds more, and how many ago a batch was last settled.
