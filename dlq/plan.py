@@ -2,7 +2,8 @@
 
 import json
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import accumulate
@@ -248,36 +249,39 @@ def _draft(
     refused: dict[str, Refusal] = {}
     elsewhere: Counter[str] = Counter()
     plans: set[int] = set()
-    for letter in _candidates(ledger, connection, wanted):
-        if letter.state not in wanted_states:
-            elsewhere[letter.state] += 1
-            if letter.state is State.PLANNED and letter.plan_id is not None:
-                plans.add(letter.plan_id)
-        elif reason := refusal(letter, known, aim, moment):
-            told = refused.setdefault(reason, Refusal(reason))
-            told.count += 1
-            told.examples += [letter.id] if len(told.examples) < _EXAMPLES else []
-        elif limit is None or len(letters) < limit:
-            letters.append(letter.id)
-            targets[str(letter.topic), letter.group or aim.group] += 1
-            if len(letters) > MAX_LETTERS:
-                raise UsageError(f"That is more than {MAX_LETTERS:,} dead letters; replay them in parts, with --limit.")
+    with closing(_candidates(ledger, connection, wanted)) as candidates:
+        for letter in candidates:
+            if letter.state not in wanted_states:
+                elsewhere[letter.state] += 1
+                if letter.state is State.PLANNED and letter.plan_id is not None:
+                    plans.add(letter.plan_id)
+            elif reason := refusal(letter, known, aim, moment):
+                told = refused.setdefault(reason, Refusal(reason))
+                told.count += 1
+                told.examples += [letter.id] if len(told.examples) < _EXAMPLES else []
+            elif limit is None or len(letters) < limit:
+                letters.append(letter.id)
+                targets[str(letter.topic), letter.group or aim.group] += 1
+                if len(letters) > MAX_LETTERS:
+                    raise UsageError(f"That is more than {MAX_LETTERS:,} dead letters; replay them with --limit.")
     return Draft(letters, targets, list(refused.values()), elsewhere, sorted(plans))
 
 
-def _candidates(ledger: Ledger, connection: sa.Connection, wanted: Filter) -> Iterable[DeadLetter]:
+def _candidates(ledger: Ledger, connection: sa.Connection, wanted: Filter) -> Generator[DeadLetter, None, None]:
     """The letters of the filter, in the order in which they would go."""
     if wanted.looks_inside:
         chosen = [letter._replace(payload=None, headers=None) for letter in each(ledger, wanted)]
-        return sorted(
+        yield from sorted(
             chosen, key=lambda each_: (each_.topic or "", each_.order_partition, each_.order_offset, each_.id)
         )
+        return
     letter = ledger.tables.letter
     column = letter.c
     order = (column.topic, column.order_partition, column.order_offset, column.id)
     query = sa.select(letter).where(*wanted.sql(ledger.tables)).order_by(*order)
-    rows = connection.execute(query, execution_options={"yield_per": _AT_ONCE})
-    return (made(row) for row in rows)
+    with connection.execute(query, execution_options={"yield_per": _AT_ONCE}) as rows:
+        for row in rows:
+            yield made(row)
 
 
 def refusal(letter: DeadLetter, existing: frozenset[str], aim: Aim, moment: datetime) -> str | None:
