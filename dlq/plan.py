@@ -2,7 +2,8 @@
 
 import json
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import accumulate
@@ -247,18 +248,19 @@ def _draft(
     letters: list[int] = []
     targets: Counter[Target] = Counter()
     refused: dict[str, Refusal] = {}
-    for letter in _candidates(ledger, connection, replace(wanted, states=asked)) if asked else ():
-        if reason := refusal(letter, known, aim, moment):
-            told = refused.setdefault(reason, Refusal(reason))
-            told.count += 1
-            told.examples += [letter.id] if len(told.examples) < _EXAMPLES else []
-            continue
-        letters.append(letter.id)
-        targets[str(letter.topic), letter.group or aim.group] += 1
-        if len(letters) == limit:
-            break
-        if len(letters) > MAX_LETTERS:
-            raise UsageError(f"That is more than {MAX_LETTERS:,} dead letters; replay them in parts, with --limit.")
+    with closing(_candidates(ledger, connection, replace(wanted, states=asked))) as candidates:
+        for letter in candidates if asked else ():
+            if reason := refusal(letter, known, aim, moment):
+                told = refused.setdefault(reason, Refusal(reason))
+                told.count += 1
+                told.examples += [letter.id] if len(told.examples) < _EXAMPLES else []
+                continue
+            letters.append(letter.id)
+            targets[str(letter.topic), letter.group or aim.group] += 1
+            if len(letters) == limit:
+                break
+            if len(letters) > MAX_LETTERS:
+                raise UsageError(f"That is more than {MAX_LETTERS:,} dead letters; replay them with --limit.")
     elsewhere, plans = _elsewhere(ledger, connection, wanted, states)
     return Draft(letters, targets, list(refused.values()), elsewhere, plans)
 
@@ -300,18 +302,22 @@ class _Candidate(NamedTuple):
     forgotten_at: datetime | None
 
 
-def _candidates(ledger: Ledger, connection: sa.Connection, wanted: Filter) -> "Iterable[DeadLetter | _Candidate]":
+def _candidates(
+    ledger: Ledger, connection: sa.Connection, wanted: Filter
+) -> Generator[DeadLetter | _Candidate, None, None]:
     """The letters of the filter, in the order in which they would go."""
     if wanted.looks_inside:
         chosen = [letter._replace(payload=None, headers=None) for letter in each(ledger, wanted)]
-        return sorted(
+        yield from sorted(
             chosen, key=lambda each_: (each_.topic or "", each_.order_partition, each_.order_offset, each_.id)
         )
+        return
     letter = ledger.tables.letter.c
     columns = (letter["consumer_group" if name == "group" else name] for name in _Candidate._fields)
     query = sa.select(*columns).where(*wanted.sql(ledger.tables))
     query = query.order_by(letter.topic, letter.order_partition, letter.order_offset, letter.id)
-    return map(_Candidate._make, connection.execute(query, execution_options={"yield_per": _AT_ONCE}))
+    with connection.execute(query, execution_options={"yield_per": _AT_ONCE}) as rows:
+        yield from map(_Candidate._make, rows)
 
 
 def refusal(letter: DeadLetter | _Candidate, existing: frozenset[str], aim: Aim, moment: datetime) -> str | None:

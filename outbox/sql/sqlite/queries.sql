@@ -476,20 +476,21 @@ FROM {dead_letter} AS p
 WHERE n.id BETWEEN :first AND :last AND n.replays = :replays AND p.id = (
     SELECT b.id FROM {dead_letter} AS b
     WHERE b.message_id = n.message_id AND b.consumer_group IS n.consumer_group
-      AND b.replays < n.replays AND b.id < n.id
+      AND b.replays < n.replays AND (b.id < n.id OR b.failed_at <= n.failed_at)
     ORDER BY b.replays DESC, b.id DESC LIMIT 1)
 
 -- name: adopt_actions
--- What was done before there was a ledger; the last of it counts.
+-- What was done before there was a ledger, the last of it; another message may stand at the place by now.
 INSERT INTO {dead_letter_state} (id, state, state_at)
 SELECT d.id, CASE a.action WHEN 'replay' THEN 'replayed' ELSE 'discarded' END, a.at
 FROM {dead_letter} AS d
 JOIN {dead_letter_action} AS a
   ON a.dead_letter_topic = d.dead_letter_topic AND a."partition" = d."partition" AND a."offset" = d."offset"
+  AND a.message_id = d.message_id
 WHERE d.id BETWEEN :first AND :last AND a.dead_letter_id IS NULL AND a.id = (
     SELECT max(l.id) FROM {dead_letter_action} AS l
     WHERE l.dead_letter_topic = d.dead_letter_topic AND l."partition" = d."partition" AND l."offset" = d."offset"
-      AND l.dead_letter_id IS NULL AND l.action IN ('replay', 'discard'))
+      AND l.message_id = d.message_id AND l.dead_letter_id IS NULL AND l.action IN ('replay', 'discard'))
 
 -- name: traces_held
 -- Held messages of a key, or with a text in their headers.
