@@ -247,7 +247,9 @@ def _run(
         output.emit({"changed": changed, "would_change": len(ids), "others": others, "dry_run": dry_run})
         return
     if others:
-        why = "is left out; its state does not allow it" if others == 1 else "are left out; their states do not allow it"
+        why = (
+            "is left out; its state does not allow it" if others == 1 else "are left out; their states do not allow it"
+        )
         click.echo(f"{output.counted(others, 'dead letter')} {why}.")
     number = len(ids) if dry_run else changed
     click.echo(f"{output.counted(number, 'dead letter')} {'would be ' if dry_run else ''}{done}.")
