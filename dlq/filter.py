@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import sqlalchemy as sa
 
 from ..messaging.headers import HeaderPairs
-from .letter import FINGERPRINT, DeadLetter
+from .letter import FINGERPRINT, DeadLetter, known_id
 from .states import State
 from .tables import Tables
 
@@ -57,16 +57,15 @@ class Filter:
     def sql(self, tables: Tables) -> list[sa.ColumnElement[bool]]:
         """The conditions that SQL can tell."""
         letter = tables.letter.c
-        told = sa.func.coalesce(letter.error, "") + ": " + sa.func.coalesce(letter.message, "")
         possible: tuple[tuple[Any, Callable[[Any], sa.ColumnElement[bool]]], ...] = (
             (self.topic, lambda topic: sa.or_(letter.topic == topic, letter.dead_letter_topic == topic)),
             (self.group, lambda pattern: _like(letter.consumer_group, pattern)),
             (self.type, lambda pattern: _like(letter.type, pattern)),
             (self.handler, lambda pattern: _like(letter.handler, pattern)),
             (self.key, lambda key: letter.key == key),
-            (self.error, lambda error: told.icontains(error, autoescape=True)),
+            (self.error, lambda error: _tells(tables, error)),
             (self.fingerprint, lambda beginning: _begins(letter.fingerprint, beginning.lower())),
-            (self.message_id, lambda message_id: letter.message_id == message_id),
+            (self.message_id, lambda message_id: letter.message_id == known_id(message_id)),
             (self.since, lambda since: letter.failed_at >= since),
             (self.until, lambda until: letter.failed_at < until),
             (self.states or None, lambda states: letter.state.in_(sorted(states))),
@@ -82,6 +81,15 @@ class Filter:
         return all(
             any(own == name and value in (None, given) for own, given in headers) for name, value in self.headers
         ) and (self.match is None or self.match.matches(letter.payload, headers, letter.key))
+
+
+def _tells(tables: Tables, part: str) -> sa.ColumnElement[bool]:
+    """The class, the message, or both together as they are shown; of single columns the database knows what is rare."""
+    letter = tables.letter.c
+    if ":" in part:
+        told = sa.func.coalesce(letter.error, "") + ": " + sa.func.coalesce(letter.message, "")
+        return told.icontains(part, autoescape=True)
+    return sa.or_(letter.error.icontains(part, autoescape=True), letter.message.icontains(part, autoescape=True))
 
 
 def _begins(column: sa.Column[str], beginning: str) -> sa.ColumnElement[bool]:

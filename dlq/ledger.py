@@ -19,7 +19,7 @@ from ..outbox.database import parse_url, translated
 from ..outbox.entry import Entry
 from ..outbox.names import Names, queries
 from ..outbox.write import write_sqlalchemy
-from .letter import DeadLetter, Place
+from .letter import DeadLetter, Place, known_id
 from .states import TRANSITIONS, State
 from .tables import Tables, now
 
@@ -102,7 +102,7 @@ class Ledger:
 
     def of_message(self, message_id: str) -> list[DeadLetter]:
         """Each death of a message, whole, the latest first."""
-        return self._newest(self.tables.letter.c.message_id == message_id)
+        return self._newest(self.tables.letter.c.message_id == known_id(message_id))
 
     def actions(self, *, letter: int | None = None, limit: int = _AT_ONCE) -> list[Action]:
         """What was done, the latest first; to one dead letter, or to any."""
@@ -152,11 +152,12 @@ class Work:
             self.connection.execute(sa.update(tables.letter).where(chosen).values(changed))
         return count
 
-    def note(self, verb: str, actor: str, reason: str | None) -> None:
-        """Write down what concerns many, or none that is there any more."""
+    def note(self, verb: str, actor: str, reason: str | None) -> int:
+        """Write down what concerns many, or none that is there any more; the id of the record."""
         many = {"dead_letter_topic": "*", "partition": -1, "offset": -1, "message_id": ""}
         told = {"actor": actor, "action": verb, "reason": reason}
-        self.connection.execute(sa.insert(self.ledger.tables.action).values(**many, **told))
+        written = self.connection.execute(sa.insert(self.ledger.tables.action).values(**many, **told))
+        return int(written.inserted_primary_key[0])  # type: ignore[index]  # it is generated
 
     def publish(self, entries: Sequence[Entry]) -> None:
         """Put messages into the outbox, in this order."""

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ..finding import Finding
 
 F = TypeVar("F", bound="Callable[..., Any]")
+_MANY = 10_000
 
 
 def looks(function: F) -> F:
@@ -63,6 +64,7 @@ def catch(
     """As ``bring_up_to_date``, with a reader at hand; tells what retention took, and what was made anew."""
     from ...dlq import catch_up, find_topics, settle
     from .. import output
+    from ..serve import calm_garbage_collector
 
     settings = app.settings.dlq
     topics = find_topics(existing, settings.topics, named=named)
@@ -72,6 +74,8 @@ def catch(
         def observe(step: str, /, **facts: Any) -> None:
             if step == "reading":
                 bars.pop_all().close()
+                if facts["count"] >= _MANY:
+                    calm_garbage_collector()
                 bar = output.progress(f"reading {facts['topic']}", facts["count"], hidden=app.as_json)
                 advance["by"] = bars.enter_context(bar)
             elif step == "read" and "by" in advance:

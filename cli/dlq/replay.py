@@ -12,14 +12,15 @@ from ..app import App
 from ..command import Command, changes_data
 from ..finding import finding
 from ..params import GROUP, SPAN, TEXT
-from .desk import catch, existing_topics, in_words, looks, wanted
+from .choosing import meant
+from .desk import catch, existing_topics, looks
 from .find import STATES
 from .reports import left_of, paced, report, targets_of, tell_draft, tell_frozen, tell_plans, tell_refused
 
 if TYPE_CHECKING:
     from datetime import timedelta
 
-    from ...dlq import Filter, Ledger, Ran
+    from ...dlq import Ledger, Ran
     from ...dlq.plan import Target
     from ..finding import Finding
 
@@ -148,7 +149,7 @@ def replay(
         else:
             if fresh:
                 look()
-            asked, words = _asked(ledger, letters, found)
+            asked, words = meant(ledger, letters, found)
             draft = draft_plan(ledger, asked, existing=existing, aim=aim, again=again, limit=limit)
             if dry_run or not draft.letters:
                 tell_draft(app, draft, dry_run=dry_run)
@@ -273,15 +274,6 @@ def _check_known(ledger: "Ledger", targets: "Iterable[Target]", *, waited: bool,
     raise click.UsageError(
         f"No inbox of group {who} is in this database, so nothing here can tell when it handled a replay; {instead}."
     )
-
-
-def _asked(ledger: "Ledger", letters: Sequence[str], found: "Finding") -> "tuple[Filter, str]":
-    from ...dlq import Filter, get
-
-    if not letters:
-        return wanted(found), in_words(found)
-    ids = sorted({get(ledger, name)[0].id for name in letters})
-    return Filter(ids=ids), ", ".join(map(str, ids))
 
 
 def _run(  # noqa: PLR0917

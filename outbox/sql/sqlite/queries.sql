@@ -247,14 +247,16 @@ WHERE consumer_group = :group AND topic = :topic AND "partition" = :partition
 ORDER BY "offset" LIMIT 1
 
 -- name: held_dead_letter
--- The dead letter that a key waits for, if it is this message's; the headers are those of the delivery that died.
-SELECT id, headers FROM {inbox_held}
-WHERE consumer_group = :group AND message_id = :message_id AND state = 'dead-letter'
+-- The dead letter that a key waits for, if it is of this message or of the one that this replaces; the headers are
+-- those of the delivery that died.
+SELECT id, message_id, headers FROM {inbox_held}
+WHERE consumer_group = :group AND message_id IN (:message_id, :replaces) AND state = 'dead-letter'
+  AND topic = :topic AND key IS :key
 
 -- name: held_reopen
 -- A replay takes the place of the dead letter that its key waits for.
 UPDATE {inbox_held}
-SET payload = :payload, headers = :headers, "timestamp" = :timestamp, type = :type,
+SET message_id = :message_id, payload = :payload, headers = :headers, "timestamp" = :timestamp, type = :type,
     handler = :handler, state = 'retry', attempts = 0, error = NULL, first_failed_at = NULL, next_attempt_at = NULL
 WHERE id = :id AND state = 'dead-letter'
 
@@ -295,6 +297,28 @@ WHERE consumer_group = :group AND topic = :topic AND "partition" = :partition AN
 
 -- name: inbox_control
 SELECT subject, paused, policy, revision FROM {inbox_control} WHERE consumer_group = :group
+
+-- name: inbox_limit_resumed
+-- When an operator last let the handler go on, if that was within the minute.
+SELECT max(at) FROM {inbox_action}
+WHERE consumer_group = :group AND subject = :subject AND action = 'resume'
+  AND at > strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '-1 minute')
+
+-- name: inbox_limit_count
+-- A handler's dead letters of the last minute, since an operator let it go on, up to so many.
+SELECT count(*) FROM (
+    SELECT 1 FROM {inbox}
+    WHERE consumer_group = :group AND handler = :handler AND outcome = 'dead-lettered'
+      AND processed_at > max(strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '-1 minute'), coalesce(:resumed_at, ''))
+    LIMIT :most)
+
+-- name: inbox_limit_pause
+-- An operator's own reason stays.
+INSERT INTO {inbox_control} AS c (consumer_group, subject, paused, changed_by)
+VALUES (:group, :subject, :reason, :actor)
+ON CONFLICT (consumer_group, subject) DO UPDATE
+SET paused = excluded.paused, changed_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now'), changed_by = excluded.changed_by
+WHERE c.paused IS NULL
 
 -- name: prunable_inbox
 SELECT count(*) FROM {inbox} WHERE processed_at < :before
@@ -459,6 +483,36 @@ FROM {dead_letter_action} AS a
 WHERE d.id BETWEEN :first AND :last AND a.dead_letter_topic = d.dead_letter_topic
   AND a."partition" = d."partition" AND a."offset" = d."offset" AND a.dead_letter_id IS NULL
   AND a.action IN ('replay', 'discard')
+
+-- name: traces_held
+-- Held messages of a key, or with a text in their headers.
+SELECT id, consumer_group, topic, "partition", "offset", message_id, key, headers, handler, state, attempts
+FROM {inbox_held}
+WHERE id > :after AND (:group IS NULL OR consumer_group = :group)
+  AND (:topic IS NULL OR topic = :topic)
+  AND (key = :key OR instr(headers, :quoted) > 0)
+ORDER BY id LIMIT :limit
+
+
+-- name: traces_logged
+-- The same of the log.
+SELECT topic, key, headers, created_at FROM {outbox}
+WHERE (:topic IS NULL OR topic = :topic)
+  AND (key = :key OR instr(headers, :quoted) > 0)
+
+
+-- name: traces_scheduled
+-- The same of delayed messages.
+SELECT topic, key, headers, due_at FROM {outbox_scheduled}
+WHERE (:topic IS NULL OR topic = :topic)
+  AND (key = :key OR instr(headers, :quoted) > 0)
+
+
+-- name: traces_results
+-- Results of handlers that the inbox keeps for dead letters.
+SELECT count(*) FROM {dead_letter} AS d
+JOIN {inbox} AS i ON i.consumer_group = d.consumer_group AND i.message_id = d.inbox_id
+WHERE d.id IN (SELECT value FROM json_each(:ids)) AND i.result IS NOT NULL
 
 -- name: relay_status
 -- Who owns the log, for how many seconds more, and how many ago a batch was last settled.
