@@ -127,7 +127,7 @@ def test_what_was_erased_masked_or_never_copied_is_refused(desk: Any) -> None:
     desk.catch_up()
     letters = desk.letters()
     with desk.ledger.changing() as work:
-        table = work.ledger.tables.letter
+        table = work.ledger.tables.fact
         for n, values in ((0, {"masked": True}), (1, {"forgotten_at": datetime.now(UTC)})):
             work.connection.execute(sa.update(table).where(table.c.id == letters[n].id).values(values))
     plan, draft = desk.plan()
