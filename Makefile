@@ -21,6 +21,7 @@ VENV := .venv/.made
 DEMO := .venv/.demo-installed
 DEV := .venv/.dev-installed
 LOCK := .cache/lock/.installed
+DOCS := .venv-docs/.installed
 
 define require_python
 	@$(PYTHON) -c '' 2>/dev/null || { \
@@ -50,7 +51,7 @@ test-all: $(DEV) ## run the tests, with the long fault runs
 	@$(BIN)/python -m pytest $(ARGS)
 
 .PHONY: check
-check: lint types compose-check test ## run everything that CI runs
+check: lint types compose-check docs test ## run everything that CI runs
 
 .PHONY: lint
 lint: format-check style imports ## check format, style and import rules
@@ -92,12 +93,22 @@ bench-peers: $(DEV) ## install the other relays that bench compares with, into .
 reference: $(DEV) ## write docs/reference from the code
 	@$(BIN)/python docs/generate.py
 
+.PHONY: docs
+docs: $(DOCS) ## build the documentation into build/site; a broken link is an error
+	@NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict --clean
+	@.venv-docs/bin/python docs/check_site.py build/site
+
+.PHONY: docs-serve
+docs-serve: $(DOCS) ## show the documentation at localhost:8000, and build it again when a page changes
+	@.venv-docs/bin/mkdocs serve $(ARGS)
+
 .PHONY: lock
 lock: $(LOCK) ## resolve requirements/*.txt again (ARGS=--upgrade takes newer versions)
 	@$(COMPILE) --output-file requirements/lock.txt requirements/lock.in
 	@$(COMPILE) --output-file requirements/dev.txt --extra dev pyproject.toml requirements/build.in
 	@$(COMPILE) --output-file requirements/demo.txt --extra demo -c requirements/dev.txt pyproject.toml requirements/build.in
 	@$(COMPILE) --output-file requirements/build.txt -c requirements/dev.txt requirements/build.in
+	@$(COMPILE) --output-file requirements/docs.txt requirements/docs.in
 	@$(COMPILE) --output-file requirements/image.txt --extra binary --extra confluent -c requirements/dev.txt pyproject.toml
 
 # One set of pins for Linux and macOS and every supported Python; no address and no path of any machine.
@@ -106,7 +117,7 @@ COMPILE = .cache/lock/bin/uv pip compile --quiet --universal --python-version 3.
 
 .PHONY: clean
 clean: ## remove the virtual environment, the caches and the built files
-	rm -rf .venv .cache build dist htmlcov .coverage .hypothesis .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .grimp_cache
+	rm -rf .venv .venv-docs .cache build dist htmlcov .coverage .hypothesis .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .grimp_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # `venv --clear` also repairs what an interrupted run, or another Python, left behind.
@@ -132,4 +143,11 @@ $(LOCK): requirements/lock.txt
 	$(require_python)
 	@$(PYTHON) -m venv --clear .cache/lock
 	@.cache/lock/bin/python -m pip --disable-pip-version-check install --quiet --require-hashes -r requirements/lock.txt
+	@touch $@
+
+$(DOCS): requirements/docs.txt
+	$(require_python)
+	@echo "Installing requirements/docs.txt into .venv-docs"
+	@$(PYTHON) -m venv --clear .venv-docs
+	@.venv-docs/bin/python -m pip --disable-pip-version-check install --quiet --require-hashes -r requirements/docs.txt
 	@touch $@
