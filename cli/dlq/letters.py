@@ -13,6 +13,7 @@ from .. import output
 from ..record import print_headers, print_pairs, print_payload
 
 _WIDE = 120
+_WIDE_STATISTICS = 160  # they have more columns, and the error needs what is left
 _TOGETHER = 3  # parts of a trend in one bar, where there is little room
 _BARS = " ▁▂▃▄▅▆▇█"
 
@@ -163,7 +164,7 @@ def group_summary(group: Group) -> dict[str, Any]:
 
 def print_statistics(console: Console, found: Statistics, by: str, messages: Mapping[int, str | None]) -> None:
     """The groups as a table. ``messages``: what the example of each says, masked."""
-    wide = console.width >= _WIDE
+    wide = console.width >= _WIDE_STATISTICS
     failure = by in ("fingerprint", "error")
     extra = ("first", "last", "trend") if wide else ("last", "trend")
     told = ("topic", "handler", "error") if wide and failure else ("error",) if failure else ()
