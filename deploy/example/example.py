@@ -1,4 +1,4 @@
-"""An inbox to begin with: it logs the orders it gets. `postroom inbox run example:inbox`, with this folder on the path."""
+"""An inbox to begin with, which logs the orders it gets: `postroom inbox run example:inbox`, run in this folder."""
 
 import logging
 
