@@ -102,19 +102,22 @@ def messages(workload: Any, count: int, first: int) -> None:
     with psycopg.connect(workload.url) as connection:
         for n in range(first, first + count):
             key: bytes | None = b"key-%d" % (n % 5)
-            made = {"payload": b'{"n": %d}' % n, "headers": {"tenant": "zürich", "n": str(n)}}
+            payload: bytes | None = b'{"n": %d}' % n
+            headers = {"tenant": "zürich", "n": str(n)}
             match n % 10:
                 case 6:
                     key = None
                 case 7:
                     key = b"\xff\x00"
                 case 8:
-                    made["payload"] = None
+                    payload = None
                 case 9:
-                    made["payload"] = b""
+                    payload = b""
                 case 5:
-                    made["headers"] = {"ce_subject": "mine", "correlation_id": "c-1"}
-            entry = workload.outbox.entry(Message(topic=workload.topic, key=key, type="shop.order.placed", **made))
+                    headers = {"ce_subject": "mine", "correlation_id": "c-1"}
+            entry = workload.outbox.entry(
+                Message(topic=workload.topic, key=key, type="n", payload=payload, headers=headers)
+            )
             if n % 10 == 4:
                 pairs = [("ce_id", str(entry.id).encode()), ("odd", b"\xff"), ("odd", b"two"), ("empty", b"")]
                 entry = replace(entry, headers=dump_pairs(pairs))
