@@ -240,13 +240,13 @@ def test_a_consumer_handles_holds_and_writes_dead_letters(
 
 
 @pytest.fixture
-def operate(granted: Roles, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Any]:
+def operate(roles: Roles, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Any]:
     """``operate(kind, *arguments)``: the command line as a role of that kind; what it says."""
     monkeypatch.setenv("POSTROOM_SCHEMA", "shop")
     monkeypatch.setenv("POSTROOM_TABLES", '{"outbox": "events"}')
 
     def as_role(kind: str, *arguments: str, code: int = 0) -> str:
-        monkeypatch.setenv("POSTROOM_DATABASE_URL", granted.urls[kind])
+        monkeypatch.setenv("POSTROOM_DATABASE_URL", roles.urls[kind])
         capsys.readouterr()
         found = run([*arguments, "--json"])
         told = capsys.readouterr()
@@ -420,3 +420,35 @@ def test_the_command_prints_the_sql_and_runs_it_when_told(roles: Roles, operate:
 
     roles.as_owner(printed["sql"])
     roles.publish("app", 1, "orders")
+
+
+def test_the_command_asks_before_it_runs_the_sql_and_writes_it_down(roles: Roles, operate: Callable[..., str]) -> None:
+    roles.urls["owner"] = roles.owner
+    words = ["db", "grants", "--role", f"app={roles.names['app']}", "--role", f"reader={roles.names['reader']}"]
+    told = operate("owner", *words, "--apply", code=2)
+    assert "add --yes" in told
+    assert json.loads(operate("owner", *words, "--apply", "--dry-run"))["applied"] is False
+    with pytest.raises(pg.InsufficientPrivilege):
+        roles.publish("app", 1, "orders")
+
+    assert json.loads(operate("owner", *words, "--apply", "--yes", "--reason", "a new service"))["applied"] is True
+    roles.publish("app", 1, "orders")
+    [action] = json.loads(operate("reader", "outbox", "actions"))["actions"]
+    assert action["action"] == "grant"
+    assert action["reason"].endswith(": a new service")
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--role", "shop"], "KIND=ROLE, such as app=shop"),
+        (["--role", "boss=shop"], "no kind of role 'boss'"),
+        (["--role", "app=none"], "'none' is no role of its own"),
+        ([], "Missing option '--role'"),
+    ],
+)
+def test_what_cannot_be_granted_gives_one_sentence(
+    words: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["db", "grants", *words]) == 2
+    assert sentence in capsys.readouterr().err
