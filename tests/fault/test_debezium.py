@@ -7,9 +7,10 @@ import shutil
 import subprocess
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import replace
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
 import psycopg
@@ -97,6 +98,36 @@ def connect(url: str, bootstrap_servers: str, files: Path, jars: tuple[Path, Pat
         yield log
 
 
+@pytest.fixture
+def debezium(workload: Any) -> Iterator[str]:
+    """The database's URL for a role that may do what Debezium needs, and nothing else."""
+    name = f"debezium_{token_hex(4)}"
+    with psycopg.connect(workload.url, autocommit=True) as connection:
+        connection.execute(f"CREATE ROLE {name} LOGIN REPLICATION PASSWORD 'secret'".encode())
+        connection.execute(f"GRANT USAGE ON SCHEMA postroom TO {name}".encode())
+        connection.execute(f"GRANT SELECT ON postroom.outbox TO {name}".encode())
+        yield make_url(workload.url).set(username=name, password="secret").render_as_string(hide_password=False)
+        connection.execute(f"DROP OWNED BY {name}".encode())
+        connection.execute(f"DROP ROLE {name}".encode())
+
+
+@dataclass(frozen=True)
+class Connector:
+    """Kafka Connect with Debezium, not yet running."""
+
+    files: Path
+    url: str
+    jars: tuple[Path, Path]
+
+    def running(self, bootstrap_servers: str) -> AbstractContextManager[Path]:
+        return connect(self.url, bootstrap_servers, self.files, self.jars)
+
+
+@pytest.fixture
+def connector(rooms: Path, debezium: str, jars: tuple[Path, Path]) -> Connector:
+    return Connector(rooms / "deploy" / "debezium", debezium, jars)
+
+
 def messages(workload: Any, count: int, first: int) -> None:
     """Of every kind: with headers, forwarded complete, keyless, with a key that is no text, a tombstone, empty."""
     with psycopg.connect(workload.url) as connection:
@@ -148,9 +179,9 @@ def by_id(records: list[ReceivedRecord]) -> dict[bytes, list[tuple[Any, ...]]]:
 
 
 def test_debezium_takes_over_with_the_same_records_and_gives_back(
-    workload: Any, relays: Any, rooms: Path, jars: tuple[Path, Path], eventually: Callable[..., None]
+    workload: Any, relays: Any, connector: Connector, eventually: Callable[..., None]
 ) -> None:
-    files = rooms / "deploy" / "debezium"
+    files = connector.files
     messages(workload, 100, 0)
     relay = relays(workload)
     eventually(lambda: workload.unsettled() == 0, "the relay published the first part")
@@ -165,7 +196,7 @@ def test_debezium_takes_over_with_the_same_records_and_gives_back(
     messages(workload, 100, 120)
 
     rows = expected(workload.url)
-    with connect(workload.url, workload.broker.bootstrap_servers, files, jars) as log:
+    with connector.running(workload.broker.bootstrap_servers) as log:
         eventually(
             lambda: by_id(workload.records()).keys() == rows.keys() or FAILED.search(tail(log, 1000)) is not None,
             "Debezium published the rest",

@@ -428,7 +428,7 @@ def test_the_command_asks_before_it_runs_the_sql_and_writes_it_down(roles: Roles
     told = operate("owner", *words, "--apply", code=2)
     assert "add --yes" in told
     assert json.loads(operate("owner", *words, "--apply", "--dry-run"))["applied"] is False
-    with pytest.raises(pg.InsufficientPrivilege):
+    with pytest.raises(NotAuthorized, match="permission denied for schema shop"):
         roles.publish("app", 1, "orders")
 
     assert json.loads(operate("owner", *words, "--apply", "--yes", "--reason", "a new service"))["applied"] is True
