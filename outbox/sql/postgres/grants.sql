@@ -50,6 +50,9 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON {relay_instance}, {outbox_parked} TO {ro
 GRANT SELECT, INSERT, UPDATE ON {relay_control} TO {role};
 GRANT SELECT, INSERT ON {outbox_action} TO {role};
 GRANT SELECT ON {schema_version} TO {role};
+-- How many dead letters there are, and how up to date the ledger is: for metrics.
+GRANT SELECT (consumer_group, state, fingerprint) ON {dead_letter} TO {role};
+GRANT SELECT (read_at) ON {dead_letter_source} TO {role};
 GRANT EXECUTE ON FUNCTION {schema}."{outbox.name}_add_partitions"(integer, bigint) TO {role};
 GRANT EXECUTE ON FUNCTION {schema}."{outbox.name}_drop_partitions"(interval, boolean, integer) TO {role};
 GRANT EXECUTE ON FUNCTION {schema}."{inbox.name}_add_partitions"(integer) TO {role};
@@ -64,6 +67,9 @@ GRANT INSERT (id, topic, key, type, payload, headers, due_at) ON {outbox_schedul
 GRANT SELECT, INSERT, UPDATE ON {inbox} TO {role};
 GRANT SELECT, INSERT, UPDATE, DELETE ON {inbox_held}, {inbox_attempt} TO {role};
 GRANT SELECT ON {inbox_control}, {schema_version} TO {role};
+-- How many dead letters there are, and how up to date the ledger is: for metrics.
+GRANT SELECT (consumer_group, state, fingerprint) ON {dead_letter} TO {role};
+GRANT SELECT (read_at) ON {dead_letter_source} TO {role};
 
 -- name: operator
 -- Sees everything; changes what is parked, held, paused or dead; publishes it again. The record of actions is written
