@@ -117,7 +117,7 @@ def refusal(attempts: Sequence[Attempt], *, authenticates: bool) -> Configuratio
         for cause in (error, error.__context__):
             if isinstance(cause, ssl.SSLError) and not isinstance(cause, _TORN):
                 return ConfigurationError(f"{_SECURITY} ({_reason(cause)}).")
-    hung_up = sum(greeted for _, greeted in attempts)
+    hung_up = sum(greeted and isinstance(error, kafka.KafkaConnectionError) for error, greeted in attempts)
     if authenticates and hung_up > 1 and 2 * hung_up > len(attempts):
         return ConfigurationError(f"{_SECURITY} (the broker hangs up when it has the user and the password).")
     return None

@@ -45,6 +45,7 @@ def test_what_no_second_try_can_change_is_a_wrong_setting(attempts: list[Attempt
         [Attempt(REFUSED, False)] * 5,
         [Attempt(handshake(ssl.SSLEOFError("torn")), False)] * 3,
         [Attempt(HUNG_UP, True)],
+        [Attempt(kafka.KafkaTimeoutError("SASL Authentication timed out"), True)] * 3,
         [Attempt(HUNG_UP, True), Attempt(HUNG_UP, True), *[Attempt(REFUSED, False)] * 2],
     ],
 )
