@@ -27,7 +27,8 @@ LABEL org.opencontainers.image.title="Postroom" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"
 RUN groupadd --system --gid 10001 postroom \
-    && useradd --system --uid 10001 --gid 10001 --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin postroom
+    && useradd --system --uid 10001 --gid 10001 --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin \
+       postroom
 COPY --from=build /opt/postroom /opt/postroom
 # The application's own modules (`postroom inbox run shop.billing:inbox`) go into /app, by a COPY or a volume.
 WORKDIR /app
