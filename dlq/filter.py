@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import sqlalchemy as sa
 
 from ..messaging.headers import HeaderPairs
+from ..outbox.wildcard import glob, like
 from .letter import FINGERPRINT, DeadLetter, known_id
 from .states import State
 from .tables import Tables
@@ -60,9 +61,9 @@ class Filter:
         told = sa.func.coalesce(letter.error, "") + ": " + sa.func.coalesce(letter.message, "")
         possible: tuple[tuple[Any, Callable[[Any], sa.ColumnElement[bool]]], ...] = (
             (self.topic, lambda topic: sa.or_(letter.topic == topic, letter.dead_letter_topic == topic)),
-            (self.group, lambda pattern: _like(letter.consumer_group, pattern)),
-            (self.type, lambda pattern: _like(letter.type, pattern)),
-            (self.handler, lambda pattern: _like(letter.handler, pattern)),
+            (self.group, lambda pattern: _like(letter.consumer_group, pattern, tables)),
+            (self.type, lambda pattern: _like(letter.type, pattern, tables)),
+            (self.handler, lambda pattern: _like(letter.handler, pattern, tables)),
             (self.key, lambda key: letter.key == key),
             (self.error, lambda error: told.icontains(error, autoescape=True)),
             (self.fingerprint, lambda beginning: _begins(letter.fingerprint, beginning.lower())),
@@ -90,8 +91,9 @@ def _begins(column: sa.Column[str], beginning: str) -> sa.ColumnElement[bool]:
     return column.startswith(beginning, autoescape=True)
 
 
-def _like(column: sa.Column[str], pattern: str) -> sa.ColumnElement[bool]:
+def _like(column: sa.Column[str], pattern: str, tables: Tables) -> sa.ColumnElement[bool]:
     if not set(pattern) & set("*?"):
         return column == pattern
-    escaped = pattern.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
-    return column.like(escaped.replace("*", "%").replace("?", "_"), escape="\\")
+    if tables.sqlite:  # whose LIKE knows no case
+        return column.op("GLOB", is_comparison=True, return_type=sa.Boolean())(glob(pattern))
+    return column.like(like(pattern), escape="\\")

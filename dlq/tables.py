@@ -47,6 +47,7 @@ class Tables:
     plan: sa.Table
     action: sa.Table
     inbox: sa.Table
+    sqlite: bool
 
     @classmethod
     def of(cls, names: Names, *, sqlite: bool) -> "Tables":
@@ -156,4 +157,5 @@ class Tables:
                 sa.Column("replays", sa.Integer),
                 sa.Column("processed_at", Moment),
             ),
+            sqlite=sqlite,
         )

@@ -26,7 +26,9 @@ def test_each_goes_once_however_often_it_is_run(desk: Any) -> None:
     assert (ran.replayed, ran.plan.state, ran.unsettled, ran.interrupted) == (8, "done", 8, False)
     assert desk.run(plan).replayed == 0
     assert desk.published() == [f"id-{n}" for n in (0, 2, 4, 6, 1, 3, 5, 7)]
-    told = [(each.actor, each.plan, each.before, each.after) for each in desk.ledger.actions() if each.action == "replay"]
+    told = [
+        (each.actor, each.plan, each.before, each.after) for each in desk.ledger.actions() if each.action == "replay"
+    ]
     assert told == [("ada@host", plan.id, "planned", "replayed")] * 8
 
 
@@ -202,7 +204,9 @@ def test_the_rate_is_kept_over_runs(desk: Any) -> None:
             sent.extend([desk.clock.seconds] * facts["count"])
 
     begin = desk.clock.seconds
-    ran = desk.run(plan, observer=observe, wait=lambda seconds: desk.clock.sleep(seconds) or desk.clock.seconds > begin + 2)
+    ran = desk.run(
+        plan, observer=observe, wait=lambda seconds: desk.clock.sleep(seconds) or desk.clock.seconds > begin + 2
+    )
     assert ran.interrupted
     assert 8 <= ran.replayed <= 12
     assert desk.run(plan, observer=observe).plan.state == "done"
