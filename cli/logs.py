@@ -19,6 +19,7 @@ _WARNINGS = frozenset(
         "held_back",
         "interrupted",
         "kafka_unavailable",
+        "limited",
         "not_allowed",
         "not_committed",
         "parked",

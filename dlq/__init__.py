@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .erasure import Forgotten, Whose, forget
     from .exchange import Imported, export_letters, import_letters
     from .filter import Filter
-    from .groups import Group, Statistics, statistics
+    from .groups import Group, OpenCount, Statistics, open_counts, statistics
     from .ingest import Caught, catch_up, find_topics, last_read
     from .ledger import Action, Ledger
     from .letter import DeadLetter, Place
@@ -68,6 +68,7 @@ __all__ = [
     "Group",
     "Imported",
     "Ledger",
+    "OpenCount",
     "Pace",
     "Page",
     "Place",
@@ -105,6 +106,7 @@ __all__ = [
     "make_plan",
     "masked",
     "neighbours",
+    "open_counts",
     "patched",
     "pretty",
     "purge",
@@ -137,8 +139,10 @@ _LAZY = {
     "Plan": ".plan",
     "Ran": ".replay",
     "Refusal": ".plan",
-    "Repair": ".repair",
+    "OpenCount": ".groups",
     "Statistics": ".groups",
+    "open_counts": ".groups",
+    "Repair": ".repair",
     "Whose": ".erasure",
     "await_settled": ".replay",
     "cancel_plan": ".plan",

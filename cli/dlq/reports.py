@@ -14,11 +14,12 @@ if TYPE_CHECKING:
 
 _EXAMPLES = 3
 _SHOWN = 10
+_TOLD = {"failed-again": " (each is a dead letter of its own now)"}
 _NAMES = {"replayed": "not confirmed", "planned": "left", "failed-again": "failed again"}
 
 
 def report(app: App, ran: "Ran", draft: "Draft | None", *, waited: bool) -> None:
-    """What came of a run. Raises Incomplete where something is left to do."""
+    """What came of a run. Raises Incomplete where something is left to do, click.Abort where it was interrupted."""
     plan, counts = ran.plan, ran.plan.counts
     if app.as_json:
         now = {"replayed_now": ran.replayed, "interrupted": ran.interrupted}
@@ -28,7 +29,7 @@ def report(app: App, ran: "Ran", draft: "Draft | None", *, waited: bool) -> None
         click.echo(f"replayed       {ran.replayed}" + (" (the relay publishes them)" if ran.replayed else ""))
         for state in ("confirmed", "failed-again", "replayed", "dead", "discarded", "planned"):
             if counts[state] and (waited or state != "replayed"):
-                click.echo(f"{_NAMES.get(state, state):<14} {counts[state]}")
+                click.echo(f"{_NAMES.get(state, state):<14} {counts[state]}{_TOLD.get(state, '')}")
         for refusal in draft.refused if draft else ():
             click.echo(f"refused        {refusal.count}: {output.clean(refusal.reason)}")
         if plan.told:
@@ -37,6 +38,8 @@ def report(app: App, ran: "Ran", draft: "Draft | None", *, waited: bool) -> None
             click.echo(
                 f"\nTo go on: postroom dlq replay --plan {plan.id}; to give it up: postroom dlq cancel {plan.id}"
             )
+    if ran.interrupted:
+        raise click.Abort
     if problems := _problems(ran, draft, waited=waited):
         raise Incomplete("; ".join(problems) + ".")
 
