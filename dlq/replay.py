@@ -69,7 +69,8 @@ def run_plan(
 ) -> Ran:
     """Send what is left of a plan. Blocks, for ``step_timeout`` seconds at the most after each step but the last.
 
-    ``look``: brings the ledger up to date with Kafka. ``wait``: sleeps so many seconds, true when the run shall end.
+    ``look``: brings the ledger up to date with Kafka. ``wait``: sleeps so many seconds, true when the run
+    shall end; it is asked after each batch.
     ``unconfirmed_go_on``: a step whose letters are not settled in time does not stop the plan, only failures do.
 
     Raises UsageError where there is no such plan, DatabaseUnavailable, and what ``look`` does; what is committed
@@ -135,8 +136,7 @@ class _Run:
             if told := self._too_many_failures(plan, first, last):
                 self._stop(told)
                 break
-            pause = self._send(last, batch)
-            self._interrupted = self._wait(min(pause, _LONGEST_PACE))
+            self._interrupted = self._wait(min(self._send(last, batch), _LONGEST_PACE))
             plan = find_plan(self._ledger, self._id, counted=False)
         with self._ledger.changing() as work:
             plan = plan_in(work, self._id)
