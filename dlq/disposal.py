@@ -77,7 +77,7 @@ def purge(
             "discard them."
         )
     letter = ledger.tables.letter.c
-    old = letter.state.in_(sorted(states)) & (letter.state_at < before) & letter.id.not_in(_kept(ledger))
+    old = ledger.tables.in_states(states) & (letter.state_at < before) & letter.id.not_in(_kept(ledger))
     if dry_run:
         with ledger.reading() as connection:
             query = sa.select(letter.state, sa.func.count()).where(old).group_by(letter.state)
@@ -91,7 +91,7 @@ def purge(
             found: dict[int, str] = dict(work.connection.execute(query.limit(_AT_ONCE)).all())
             if not found:
                 return deleted
-            for table in (ledger.tables.record, ledger.tables.letter):
+            for table in (ledger.tables.record, ledger.tables.state, ledger.tables.fact):
                 work.connection.execute(sa.delete(table).where(table.c.id.in_(found)))
             deleted.update(found.values())
             last = max(found)

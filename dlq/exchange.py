@@ -30,7 +30,7 @@ _LETTER_BYTES = 500
 _LONGEST_LINE = 128 * 1024 * 1024
 #: What was under way elsewhere is nobody's here.
 _UNDER_WAY = (State.PLANNED, State.REPLAYED)
-_LATER_COLUMNS = ("state", "state_at", "rounds", "same_failures", "masked", "forgotten_at")
+_LATER_COLUMNS = ("rounds", "same_failures", "masked", "forgotten_at")
 _dump = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 Numbered = tuple[int, DeadLetter]
 
@@ -153,14 +153,20 @@ def _known(work: Work, part: Sequence[DeadLetter]) -> tuple[set[Any], dict[Any, 
 
 def _put(work: Work, letters: Sequence[DeadLetter]) -> None:
     """Into the ledger, and then what a new letter does not have."""
-    table = work.ledger.tables.letter
+    table, state = work.ledger.tables.fact, work.ledger.tables.state
     ids = insert(work, letters)
-    rows = []
-    for id_, letter in zip(ids, letters, strict=True):
-        if letter.state in _UNDER_WAY:
-            letter = letter._replace(state=State.DEAD)  # noqa: PLW2901
-        rows.append({"b_id": id_, **{name: getattr(letter, name) for name in _LATER_COLUMNS}})
-        rows[-1]["state"] = letter.state.value
+    rows = [
+        {"b_id": id_, **{name: getattr(letter, name) for name in _LATER_COLUMNS}}
+        for id_, letter in zip(ids, letters, strict=True)
+    ]
     values: dict[str, Any] = {name: sa.bindparam(name) for name in _LATER_COLUMNS}
-    update = sa.update(table).where(table.c.id == sa.bindparam("b_id")).values(values)
-    work.connection.execute(update, rows)
+    work.connection.execute(sa.update(table).where(table.c.id == sa.bindparam("b_id")).values(values), rows)
+    standing = [
+        {"id": id_, "state": _standing(letter).value, "state_at": letter.state_at}
+        for id_, letter in zip(ids, letters, strict=True)
+    ]
+    work.connection.execute(sa.insert(state), standing)
+
+
+def _standing(letter: DeadLetter) -> State:
+    return State.DEAD if letter.state in _UNDER_WAY else letter.state

@@ -68,7 +68,7 @@ class Filter:
             (self.message_id, lambda message_id: letter.message_id == known_id(message_id)),
             (self.since, lambda since: letter.failed_at >= since),
             (self.until, lambda until: letter.failed_at < until),
-            (self.states or None, lambda states: letter.state.in_(sorted(states))),
+            (self.states or None, tables.in_states),
             (self.plan, lambda plan: letter.plan_id == plan),
             (self.after, lambda after: letter.id > after),
             (self.ids, letter.id.in_),
@@ -92,13 +92,13 @@ def _tells(tables: Tables, part: str) -> sa.ColumnElement[bool]:
     return sa.or_(letter.error.icontains(part, autoescape=True), letter.message.icontains(part, autoescape=True))
 
 
-def _begins(column: sa.Column[str], beginning: str) -> sa.ColumnElement[bool]:
+def _begins(column: sa.ColumnElement[str], beginning: str) -> sa.ColumnElement[bool]:
     if len(beginning) >= FINGERPRINT:
         return column == beginning
     return column.startswith(beginning, autoescape=True)
 
 
-def _like(column: sa.Column[str], pattern: str) -> sa.ColumnElement[bool]:
+def _like(column: sa.ColumnElement[str], pattern: str) -> sa.ColumnElement[bool]:
     if not set(pattern) & set("*?"):
         return column == pattern
     escaped = pattern.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")

@@ -133,7 +133,7 @@ def _tell(connection: sa.Connection, ledger: Ledger, groups: list[Group], latest
 def _draw(  # noqa: PLR0917
     connection: sa.Connection,
     ledger: Ledger,
-    column: sa.Column[Any],
+    column: sa.ColumnElement[Any],
     conditions: list[sa.ColumnElement[bool]],
     groups: list[Group],
     since: datetime,
@@ -154,7 +154,7 @@ def _draw(  # noqa: PLR0917
             known[value].trend[min(max(number, 0), BUCKETS - 1)] += count
 
 
-def _seconds(moment: sa.Column[datetime], *, sqlite: bool) -> sa.ColumnElement[float]:
+def _seconds(moment: sa.ColumnElement[datetime], *, sqlite: bool) -> sa.ColumnElement[float]:
     if sqlite:
         return (sa.func.julianday(sa.type_coerce(moment, sa.Text)) - 2440587.5) * 86400.0
     return sa.cast(sa.extract("epoch", moment), sa.Float)

@@ -282,21 +282,36 @@ def _place(work: Work, new: Sequence[DeadLetter], ids: range, max_replays: int) 
     if connection.execute(sa.select(sa.exists(sa.select(action.id).where(old)))).scalar_one():
         connection.exec_driver_sql(sql["adopt_actions"], span)
     rounds = sorted({each.replays for each in new} - {0})  # one after the other: a batch may hold several deaths of one
-    if not rounds:
+    late = _overtaken(work, ids) if any(each.key is None for each in new) else []
+    if not rounds and not late:
         return
     these = letter.id.between(ids[0], ids[-1])
-    untold = these & letter.replays.in_(rounds)
-    values = {"rounds": letter.replays, "same_failures": letter.replays}  # where its first death is not known
-    connection.execute(sa.update(tables.letter).where(untold).values(values))
+    fact = tables.fact.c
+    untold = fact.id.between(ids[0], ids[-1]) & fact.replays.in_(rounds)
+    values = {"rounds": fact.replays, "same_failures": fact.replays}  # where its first death is not known
+    connection.execute(sa.update(tables.fact).where(untold).values(values))
     for replays in rounds:
         connection.exec_driver_sql(sql["follow_letters"], {**span, "replays": replays})
-    followed = sa.select(letter.follows).where(these, letter.follows.is_not(None))
+    for id_, replays in late:
+        connection.exec_driver_sql(sql["follow_letters"], {"first": id_, "last": id_, "replays": replays})
+    told = these | letter.id.in_([id_ for id_, _ in late])
+    followed = sa.select(letter.follows).where(told, letter.follows.is_not(None))
     work.change("fail", letter.id.in_(followed.scalar_subquery()), ITSELF, "It died again.")
     same, any_ = letter.same_failures >= max_replays, letter.rounds >= max(MAX_ROUNDS, max_replays)
     why = sa.case(
         (same, f"The same failure after {max_replays} replays or more."), else_="It failed again after every replay."
     )
     work.change("quarantine", these & (same | any_), ITSELF, why)
+
+
+def _overtaken(work: Work, ids: range) -> list[tuple[int, int]]:
+    """Later deaths, and their replays, that were read before these: without a key they are in any partition."""
+    before, new = work.ledger.tables.letter.alias().c, work.ledger.tables.letter.alias().c
+    same = (before.message_id == new.message_id) & before.consumer_group.is_not_distinct_from(new.consumer_group)
+    later = (before.replays > new.replays) & (before.failed_at >= new.failed_at) & (before.id < ids[0])
+    query = sa.select(before.id, before.replays).where(same, later, before.follows.is_(None))
+    rows = work.connection.execute(query.where(new.id.between(ids[0], ids[-1]), new.key.is_(None)).distinct())
+    return sorted((id_, replays) for id_, replays in rows)
 
 
 def insert(work: Work, letters: Sequence[DeadLetter]) -> range:
@@ -324,9 +339,9 @@ def _insert_sqlite(work: Work, letters: Sequence[DeadLetter]) -> range:
     tables = work.ledger.tables
     last = work.connection.exec_driver_sql(work.ledger.sql["take_ids"]).scalar_one()
     ids = range(last + 1, last + 1 + len(letters))
-    columns = [column.name for column in tables.letter.columns][:_COPIED]
+    columns = [column.name for column in tables.fact.columns][:_COPIED]
     rows = [(id_, *letter[1:_COPIED]) for id_, letter in zip(ids, letters, strict=True)]
-    work.connection.execute(sa.insert(tables.letter), [dict(zip(columns, row, strict=True)) for row in rows])
+    work.connection.execute(sa.insert(tables.fact), [dict(zip(columns, row, strict=True)) for row in rows])
     pairs = zip(ids, letters, strict=True)
     records = [{"id": id_, "payload": each.payload, "headers": stored_headers(each)} for id_, each in pairs]
     work.connection.execute(sa.insert(tables.record), records)

@@ -129,7 +129,7 @@ def edit(
         after = after._replace(incarnation=_incarnation(work, before))
         [id_] = insert(work, [after])
         values = {"follows": letter, "rounds": before.rounds, "same_failures": 0}
-        work.connection.execute(sa.update(tables.letter).where(tables.letter.c.id == id_).values(values))
+        work.connection.execute(sa.update(tables.fact).where(tables.fact.c.id == id_).values(values))
         told = f"Letter {id_} takes its place." if reason is None else f"{reason} (letter {id_} takes its place)"
         work.change("edit", tables.letter.c.id == letter, actor, told)
         [after] = whole(work.connection, tables, tables.letter.c.id == id_)

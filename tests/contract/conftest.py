@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from threading import Event
 from typing import Any, ClassVar
+from uuid import uuid4
 
 import psycopg
 import pytest
@@ -296,12 +297,24 @@ def ledger_database(request: pytest.FixtureRequest) -> Iterator[Callable[[], str
 
 
 @pytest.fixture(params=["postgres", "sqlite"])
-def desk(request: pytest.FixtureRequest, tmp_path: Path, ledger_database: Callable[[], str]) -> Iterator[Desk]:
+def desks(
+    request: pytest.FixtureRequest, tmp_path: Path, ledger_database: Callable[[], str]
+) -> Iterator[Callable[[], Desk]]:
+    """Makes empty ledgers, one after the other, and the topics before them."""
+    with ExitStack() as stack:
+
+        def make() -> Desk:
+            if request.param == "postgres":
+                url = ledger_database()
+            else:
+                url = f"sqlite:///{tmp_path / uuid4().hex}.db"
+                schema.upgrade(url)
+            return Desk(url, stack.enter_context(closing(Ledger(url))))
+
+        yield make
+
+
+@pytest.fixture
+def desk(desks: Callable[[], Desk]) -> Desk:
     """An empty ledger, and the topics before it."""
-    if request.param == "postgres":
-        url = ledger_database()
-    else:
-        url = f"sqlite:///{tmp_path / 'ledger.db'}"
-        schema.upgrade(url)
-    with closing(Ledger(url)) as ledger:
-        yield Desk(url, ledger)
+    return desks()

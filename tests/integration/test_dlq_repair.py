@@ -83,11 +83,16 @@ def add(ledger: Ledger) -> Callable[..., list[int]]:
     """Puts letters into the ledger; in a state, if told so."""
 
     def put(*letters: DeadLetter, **values: Any) -> list[int]:
-        table = ledger.tables.letter
+        state, fact = ledger.tables.state, ledger.tables.fact
+        standing = {name: value for name, value in values.items() if name in state.c}
+        facts = {name: value for name, value in values.items() if name in fact.c}
         with ledger.changing() as work:
             ids = list(insert(work, letters))
-            if values:
-                work.connection.execute(sa.update(table).where(table.c.id.in_(ids)).values(values))
+            if standing:
+                rows = [{"id": id_, "state": "dead", "state_at": datetime.now(UTC), **standing} for id_ in ids]
+                work.connection.execute(sa.insert(state), rows)
+            if facts:
+                work.connection.execute(sa.update(fact).where(fact.c.id.in_(ids)).values(facts))
         return ids
 
     return put

@@ -724,11 +724,13 @@ FROM STDIN (FORMAT BINARY)
 COPY {dead_letter_record} (id, payload, headers) FROM STDIN (FORMAT BINARY)
 
 -- name: plan_letters
--- Into a plan, in this order; their state follows.
-UPDATE {dead_letter} AS d
-SET plan_id = %(plan)s, ordinal = %(start)s + n.ordinal
-FROM unnest(%(ids)s::bigint[]) WITH ORDINALITY AS n (id, ordinal)
-WHERE d.id = n.id AND d.state = 'dead'
+-- Into a plan, in this order; only what nobody planned or closed meanwhile.
+INSERT INTO {dead_letter_state} AS s (id, state, plan_id, ordinal)
+SELECT d.id, 'planned', %(plan)s, %(start)s + n.ordinal
+FROM unnest(%(ids)s::bigint[]) WITH ORDINALITY AS n (id, ordinal) JOIN {dead_letter} AS d ON d.id = n.id
+ON CONFLICT (id) DO UPDATE
+SET state = 'planned', state_at = clock_timestamp(), plan_id = excluded.plan_id, ordinal = excluded.ordinal
+WHERE s.state = 'dead'
 
 -- name: follow_letters
 -- Which letter each new one follows: the death before it of the same message in the same group.
@@ -740,17 +742,21 @@ FROM {dead_letter} AS p
 WHERE n.id BETWEEN %(first)s AND %(last)s AND n.replays = %(replays)s AND p.id = (
     SELECT b.id FROM {dead_letter} AS b
     WHERE b.message_id = n.message_id AND b.consumer_group IS NOT DISTINCT FROM n.consumer_group
-      AND b.replays < n.replays AND b.id < n.id
+      AND b.replays < n.replays AND (b.id < n.id OR b.failed_at <= n.failed_at)
     ORDER BY b.replays DESC, b.id DESC LIMIT 1)
 
 -- name: adopt_actions
--- What was done before there was a ledger.
-UPDATE {dead_letter} AS d
-SET state = CASE a.action WHEN 'replay' THEN 'replayed' ELSE 'discarded' END
-FROM {dead_letter_action} AS a
-WHERE d.id BETWEEN %(first)s AND %(last)s AND a.dead_letter_topic = d.dead_letter_topic
-  AND a."partition" = d."partition" AND a."offset" = d."offset" AND a.dead_letter_id IS NULL
-  AND a.action IN ('replay', 'discard')
+-- What was done before there was a ledger, the last of it; another message may stand at the place by now.
+INSERT INTO {dead_letter_state} (id, state, state_at)
+SELECT d.id, CASE a.action WHEN 'replay' THEN 'replayed' ELSE 'discarded' END, a.at
+FROM {dead_letter} AS d
+JOIN {dead_letter_action} AS a
+  ON a.dead_letter_topic = d.dead_letter_topic AND a."partition" = d."partition" AND a."offset" = d."offset"
+  AND a.message_id = d.message_id
+WHERE d.id BETWEEN %(first)s AND %(last)s AND a.dead_letter_id IS NULL AND a.id = (
+    SELECT max(l.id) FROM {dead_letter_action} AS l
+    WHERE l.dead_letter_topic = d.dead_letter_topic AND l."partition" = d."partition" AND l."offset" = d."offset"
+      AND l.message_id = d.message_id AND l.dead_letter_id IS NULL AND l.action IN ('replay', 'discard'))
 
 -- name: traces_held
 -- Held messages of a key, or with a text in their headers.
