@@ -65,7 +65,7 @@ def test_commands_that_are_shown_are_understood() -> None:
     wrong, count = [], 0
     for told, arguments in commands():
         command: click.Command = postroom
-        context = click.Context(postroom, info_name="postroom", obj=App())
+        context = click.Context(postroom, info_name="postroom", obj=App(), **postroom.context_settings)
         while isinstance(command, click.Group) and arguments and arguments[0] in command.commands:
             command = command.commands[arguments.pop(0)]
         try:
