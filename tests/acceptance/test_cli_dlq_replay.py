@@ -65,7 +65,7 @@ def test_each_goes_once_and_a_plan_is_frozen_shown_and_given_up(dead_letters: De
 def test_whatever_interrupts_a_replay_each_goes_once(dead_letters: Desk, eventually: Callable[..., None]) -> None:
     ids = dead_letters.die(1_100)
     shell = dead_letters.shell
-    with dead_letters.standstill("dead_letter", "NEW.state = 'replayed' AND NEW.ordinal = 500") as waits:
+    with dead_letters.standstill("dead_letter_state", "NEW.state = 'replayed' AND NEW.ordinal = 500") as waits:
         process = shell.start("dlq", "replay", "--yes")
         eventually(waits, "the first batch is on its way")
         process.send_signal(signal.SIGINT)
@@ -75,7 +75,7 @@ def test_whatever_interrupts_a_replay_each_goes_once(dead_letters: Desk, eventua
     assert "To go on: postroom dlq replay --plan 1" in out
     assert len(dead_letters.published()) == 1_000
 
-    with dead_letters.standstill("dead_letter", "NEW.state = 'replayed' AND NEW.ordinal = 1050") as waits:
+    with dead_letters.standstill("dead_letter_state", "NEW.state = 'replayed' AND NEW.ordinal = 1050") as waits:
         process = shell.start("dlq", "replay", "--plan", "1", "--yes")
         eventually(waits, "the second batch is on its way")
         process.kill()
