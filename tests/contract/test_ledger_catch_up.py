@@ -1,6 +1,5 @@
 """Every record of the dead-letter topics is in the ledger once, whatever becomes of the topics and of who reads."""
 
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -64,7 +63,7 @@ def test_two_at_once_take_each_record_once(desk: Any, monkeypatch: pytest.Monkey
     other = desk.another()
     for n in range(8):
         desk.die(n, n % 2)
-    counts = []
+    counts: list[int] = []
 
     def overtake(step: str, /, **_: Any) -> None:
         if step == "read" and not counts:
@@ -81,7 +80,7 @@ def test_who_saw_the_offsets_before_another_read_further_takes_the_topic_for_the
     other = desk.another()
     desk.die(1)
     desk.catch_up()
-    turns = []
+    turns: list[int] = []
 
     def overtake(_: str) -> None:
         if not turns:
@@ -215,7 +214,7 @@ def test_of_two_that_find_it_made_anew_each_record_is_taken_once(desk: Any) -> N
     for n in range(10, 15):
         desk.die(n)
     other = desk.another()
-    turns = []
+    turns: list[int] = []
 
     def overtake(step: str, /, **_: Any) -> None:
         if step == "renewed" and not turns:
