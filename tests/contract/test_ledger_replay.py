@@ -33,6 +33,14 @@ def test_each_goes_once_however_often_it_is_run(desk: Any) -> None:
     assert told == [("ada@host", plan.id, "planned", "replayed")] * 8
 
 
+def test_what_retention_took_since_it_was_read_goes_back_too(desk: Any) -> None:
+    plan = dead(desk, 2)
+    for number in (0, 1):
+        desk.topics.truncate(desk.DLQ, number, 1)
+    assert desk.run(plan).replayed == 2
+    assert desk.published() == ["id-0", "id-1"]
+
+
 def test_a_batch_that_fails_leaves_neither_message_nor_state(desk: Any) -> None:
     plan = dead(desk, 6)
     seen: list[str] = []
@@ -102,6 +110,7 @@ def test_readers_writers_and_settling_do_not_lock_each_other(desk: Any) -> None:
         often(lambda other: other.run(plan, batch=2)),
         often(lambda other: other.run(plan, batch=3)),
         often(lambda other: (other.die(next(later)), other.catch_up())),
+        often(lambda other: other.catch_up()),
         often(lambda other: await_settled(other.ledger, plan.id, 0, clock=other.clock)),
         often(lambda other: other.closes(next(later) % 60, "handled", 1)),
     ]
@@ -111,6 +120,8 @@ def test_readers_writers_and_settling_do_not_lock_each_other(desk: Any) -> None:
         thread.join(60)
     assert failed == []
     assert Counter(desk.published()) == Counter(f"id-{n}" for n in range(60))
+    desk.catch_up()
+    assert len(desk.letters()) == len({letter.place for letter in desk.letters()}) == 68
 
 
 def test_batches_are_bounded_by_their_bytes(desk: Any, monkeypatch: pytest.MonkeyPatch) -> None:
