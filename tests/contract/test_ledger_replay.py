@@ -307,7 +307,7 @@ def test_an_edited_letter_stands_where_the_one_it_replaces_stood(desk: Any) -> N
         desk.die(n)
     desk.catch_up()
     second = get(desk.ledger, "id-2")[0]
-    headers = [(name, b"id-9" if name == "ce_id" else value) for name, value in second.headers]
+    headers = [(name, b"id-9" if name == "ce_id" else value) for name, value in second.headers or ()]
     edited = second._replace(message_id="id-9", inbox_id="id-9", incarnation=-1, payload=b"new", headers=headers)
     with desk.ledger.changing() as work:
         table = work.ledger.tables.letter.c
