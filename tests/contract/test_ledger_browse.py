@@ -1,6 +1,7 @@
 """What is found, in which order, page by page, and how it is counted."""
 
 from collections import Counter
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Any
@@ -127,13 +128,14 @@ def test_pages_cover_everything_once_in_the_order_asked_for(desk: Any, sort: Any
         assert len(page.letters) == 4
         after = page.next
     assert Counter(letter.id for letter in seen) == Counter(letter.id for letter in desk.letters())
-    by = {
+    orders: dict[str, Callable[[Any], Any]] = {
         "newest": lambda letter: (-letter.failed_at.timestamp(), -letter.id),
         "oldest": lambda letter: (letter.failed_at.timestamp(), letter.id),
         "largest": lambda letter: (-(letter.size if letter.size is not None else -1), -letter.id),
         "replays": lambda letter: (-letter.replays, -letter.id),
         "arrival": lambda letter: letter.id,
-    }[sort]
+    }
+    by = orders[sort]
     assert all(by(before) < by(later) for before, later in pairwise(seen))
     assert [letter.id for letter in each(desk.ledger, wanted, sort=sort, page=3)] == [letter.id for letter in seen]
 
@@ -148,6 +150,7 @@ def test_lists_hold_no_records_unless_asked(stocked: Any) -> None:
     assert (letter.payload, letter.headers, letter.size) == (None, None, 12)
     [letter] = find(stocked.ledger, Filter(message_id="id-4"), records=True).letters
     assert letter.payload == b'{"total": 4}'
+    assert letter.headers is not None
     assert ("x", b"2") in letter.headers
 
 

@@ -7,10 +7,12 @@
 import json
 import signal
 import sys
+from collections.abc import Sequence
 from threading import get_ident
 from typing import Any
 
-from postroom.dlq import Ledger, catch_up, ingest, run_plan
+from postroom.dlq import DeadLetter, Ledger, catch_up, ingest, run_plan
+from postroom.dlq.ledger import Work
 from postroom.messaging.kafka import KafkaOptions, connect
 
 
@@ -39,8 +41,8 @@ def main() -> None:
         return
     insert = ingest.insert
 
-    def inserted(*args: Any) -> range:
-        ids = insert(*args)
+    def inserted(work: Work, letters: Sequence[DeadLetter]) -> range:
+        ids = insert(work, letters)
         observe("inserted")
         return ids
 

@@ -1,4 +1,4 @@
-"""Operators of dead letters are killed, and work at once: each letter is taken up once, and goes back once, in order."""
+"""Operators of dead letters are killed, and work at once: each letter is taken once, and goes back once, in order."""
 
 import signal
 from collections import Counter, defaultdict
