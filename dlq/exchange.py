@@ -159,9 +159,11 @@ def _put(work: Work, letters: Sequence[DeadLetter]) -> None:
     rows = [
         {"b_id": id_, **{name: getattr(letter, name) for name in _LATER_COLUMNS}}
         for id_, letter in zip(ids, letters, strict=True)
+        if any(getattr(letter, name) for name in _LATER_COLUMNS)
     ]
-    values: dict[str, Any] = {name: sa.bindparam(name) for name in _LATER_COLUMNS}
-    work.connection.execute(sa.update(table).where(table.c.id == sa.bindparam("b_id")).values(values), rows)
+    if rows:
+        values: dict[str, Any] = {name: sa.bindparam(name) for name in _LATER_COLUMNS}
+        work.connection.execute(sa.update(table).where(table.c.id == sa.bindparam("b_id")).values(values), rows)
     standing = [
         {"id": id_, "state": _standing(letter).value, "state_at": letter.state_at}
         for id_, letter in zip(ids, letters, strict=True)
