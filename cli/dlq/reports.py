@@ -8,7 +8,6 @@ import click
 from .. import output
 from ..app import App
 from ..errors import Incomplete
-from ..record import print_pairs
 
 if TYPE_CHECKING:
     from ...dlq import Draft, Pace, Plan, Ran
@@ -132,6 +131,8 @@ def tell_plans(app: App, found: "Sequence[Plan]") -> None:
 
 def tell_plan(app: App, plan: "Plan") -> None:
     """All about one plan."""
+    from ..record import print_pairs
+
     if app.as_json:
         output.emit({"plans": [_summary(plan)]})
         return
