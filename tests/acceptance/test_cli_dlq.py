@@ -271,7 +271,7 @@ def test_wrong_input_gets_one_sentence_and_changes_nothing(dead_letters: Desk) -
         ("replay --canary 0 --yes", 2, "such as 1,10,100"),
         ("replay --max-failures 200% --yes", 2, "is no share; write 10% or 0.1"),
         ("replay --rate 0 --yes", 2, "--rate"),
-        ("replay --wait --yes", 2, "No inbox of group 'billing' is in this database"),
+        ("replay --wait --yes", 2, "There is no inbox of 'billing' in this database"),
         ("replay --canary 1 --yes", 2, "add --unconfirmed go-on"),
         ("cancel 9 --yes", 2, "There is no plan 9"),
         ("plans 9", 2, "There is no plan 9"),

@@ -53,6 +53,8 @@ def test_each_goes_once_and_a_plan_is_frozen_shown_and_given_up(dead_letters: De
     [_, listed, _] = dead_letters.json("plans")["plans"]
     assert (listed["plan"], listed["counts"], listed["reason"]) == (frozen["plan"], {"planned": 1}, "later")
     assert max(map(len, dead_letters("plans", COLUMNS="80").stdout.splitlines())) <= 80
+    told = dead_letters("plans", str(frozen["plan"])).stdout
+    assert "To go on: postroom dlq replay --plan 2; to give it up: postroom dlq cancel 2" in told
     assert dead_letters.json("cancel", str(frozen["plan"]), "--dry-run")["cancelled"] == 1
     assert "1 dead letter of plan 2 is dead again." in dead_letters("cancel", str(frozen["plan"]), "--yes").stdout
     assert "Nothing is left of plan 2" in dead_letters("cancel", str(frozen["plan"])).stdout
