@@ -290,7 +290,7 @@ def ledger_database(request: pytest.FixtureRequest) -> Iterator[Callable[[], str
                 made.append(stack.enter_context(server.database()).sqlalchemy_url)
                 schema.upgrade(made[0])
             with psycopg.connect(conninfo(parse_url(made[0]))) as connection:
-                for table in ("", "_record", "_source", "_plan", "_action"):
+                for table in ("", "_state", "_record", "_source", "_plan", "_action"):
                     connection.execute(f"DELETE FROM postroom.dead_letter{table}".encode())
                 connection.execute("DELETE FROM postroom.inbox")
                 connection.execute("DELETE FROM postroom.outbox")

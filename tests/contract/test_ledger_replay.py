@@ -311,7 +311,8 @@ def test_an_edited_letter_stands_where_the_one_it_replaces_stood(desk: Any) -> N
         table = work.ledger.tables.letter.c
         work.change("edit", table.id == second.id, "ada@host")
         ids = insert(work, [edited])
-        work.connection.execute(sa.update(work.ledger.tables.letter).where(table.id.in_(ids)).values(follows=second.id))
+        fact = work.ledger.tables.fact
+        work.connection.execute(sa.update(fact).where(fact.c.id.in_(ids)).values(follows=second.id))
     desk.run(desk.planned())
     assert desk.published() == ["id-1", "id-9", "id-3"]
     assert desk.states()["id-2"] == ["discarded"]
