@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from postroom.dlq import Pace, await_settled, cancel_plan, find_plan, get
 from postroom.dlq import replay as replaying
 from postroom.dlq.ingest import insert
+from postroom.dlq.plan import set_state
 
 
 def dead(desk: Any, count: int, **options: Any) -> Any:
@@ -285,6 +286,19 @@ def test_a_plan_cancelled_meanwhile_ends_the_run(desk: Any) -> None:
     ran = desk.run(plan, batch=1, observer=cancel)
     assert (ran.replayed, ran.plan.state) == (1, "cancelled")
     assert desk.published() == ["id-0"]
+
+
+def test_a_plan_that_another_run_stopped_sends_nothing_more(desk: Any) -> None:
+    """Also where it was open a moment ago."""
+    plan = dead(desk, 4)
+
+    def stop(step: str, /, **_: Any) -> None:
+        if step == "step":
+            with desk.ledger.changing() as work:
+                set_state(work, plan.id, "stopped", "too many failures")
+
+    ran = desk.run(plan, observer=stop)
+    assert (ran.replayed, ran.plan.state, desk.published()) == (0, "stopped", [])
 
 
 def test_waiting_looks_at_kafka_seldom_and_at_the_database_often(desk: Any) -> None:
