@@ -35,8 +35,8 @@ def changeable(ledger: Ledger, wanted: Filter, verb: str) -> list[int]:
     if verb != "reopen":
         return [letter.id for letter in letters]
     with ledger.reading() as connection:
-        replaced = set(connection.execute(_replaced(ledger)).scalars())
-    return [letter.id for letter in letters if letter.forgotten_at is None and letter.id not in replaced]
+        edited = set(connection.execute(replaced(ledger)).scalars())
+    return [letter.id for letter in letters if letter.forgotten_at is None and letter.id not in edited]
 
 
 def discard(
@@ -82,7 +82,7 @@ def purge(
             "discard them."
         )
     letter = ledger.tables.letter.c
-    old = ledger.tables.in_states(states) & (letter.state_at < before) & letter.id.not_in(_replaced(ledger))
+    old = ledger.tables.in_states(states) & (letter.state_at < before) & letter.id.not_in(replaced(ledger))
     if dry_run:
         with ledger.reading() as connection:
             query = sa.select(letter.state, sa.func.count()).where(old).group_by(letter.state)
@@ -120,15 +120,15 @@ def _change(  # noqa: PLR0917
         part = letters[start : start + _AT_ONCE]
         chosen: sa.ColumnElement[bool] = letter.id.in_(part)
         if verb == "reopen":
-            chosen &= letter.forgotten_at.is_(None) & letter.id.not_in(_replaced(ledger))
+            chosen &= letter.forgotten_at.is_(None) & letter.id.not_in(replaced(ledger))
         with ledger.changing() as work:
             count += work.change(verb, chosen, actor, reason, values)
         observer(verb, count=len(part))
     return count
 
 
-def _replaced(ledger: Ledger) -> sa.Select[int]:
-    """What letters that are open were edited from."""
+def replaced(ledger: Ledger) -> sa.Select[int]:
+    """The ids of what letters that are open were edited from."""
     letter = ledger.tables.letter.alias("successor").c
     edited = letter.follows.is_not(None) & (letter.incarnation < 0)
     return sa.select(letter.follows).where(edited, letter.state.in_(sorted(OPEN)))

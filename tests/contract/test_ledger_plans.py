@@ -7,7 +7,21 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from postroom.dlq import Aim, Filter, Pace, State, cancel_plan, draft_plan, find_plan, find_plans, get, set_pace
+from postroom.dlq import (
+    Aim,
+    Filter,
+    Pace,
+    Repair,
+    State,
+    cancel_plan,
+    draft_plan,
+    edit,
+    find_plan,
+    find_plans,
+    get,
+    make_plan,
+    set_pace,
+)
 from postroom.dlq import plan as plans
 from postroom.messaging.errors import UsageError
 from postroom.messaging.match import Match
@@ -262,3 +276,15 @@ def test_many_letters_are_frozen_in_parts(desk: Any, monkeypatch: pytest.MonkeyP
     desk.catch_up()
     assert numbers(desk, desk.planned()) == list(range(8))
     assert len(get(desk.ledger, "id-7")) == 1
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_again_leaves_out_what_an_open_letter_was_edited_from(desk: Any, inside: bool) -> None:
+    desk.die(1)
+    desk.catch_up()
+    [old] = desk.letters()
+    new = edit(desk.ledger, old.id, Repair(payload=b"{}x"), actor="ada@host")
+    match = Match.parse('key != "nobody"') if inside else None
+    plan, _ = make_plan(desk.ledger, Filter(match=match), existing={"orders"}, actor="ada@host", told="all", again=True)
+    assert plan is not None
+    assert [letter.id for letter in desk.letters(Filter(plan=plan.id))] == [new.id], "both would be handled"
