@@ -145,7 +145,7 @@ class Work:
         ``values``: other columns to set; ``plan_id`` and ``ordinal`` to None only.
         """
         tables, transition = self.ledger.tables, TRANSITIONS[verb]
-        chosen &= tables.in_states(transition.sources)
+        chosen &= tables.letter.c.state.in_(sorted(transition.sources))
         count = self.note_each(verb, chosen, actor, reason, transition.target)
         if not count:
             return 0

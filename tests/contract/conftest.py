@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from postroom.dlq import Caught, DeadLetter, Draft, Filter, Ledger, Plan, Ran, catch_up, each, make_plan, run_plan
 from postroom.messaging.dead_letter import Failure, dead_letter_headers
 from postroom.messaging.errors import UnknownTopic
-from postroom.messaging.headers import HeaderPairs, first, load
+from postroom.messaging.headers import HeaderPairs
 from postroom.messaging.records import Partition, ReceivedRecord
 from postroom.outbox import schema
 from postroom.outbox.archive import Archive
@@ -249,11 +249,14 @@ class Desk:
 
     def published(self) -> list[str]:
         """Message ids in the outbox, in the order of the log."""
+        return [headers["ce_id"] for headers in self.sent_headers()]
+
+    def sent_headers(self) -> list[dict[str, Any]]:
+        """The headers of each message in the outbox, as they stand there."""
         outbox = self.ledger.names.table("outbox", "sqlite" if self.ledger.sqlite else "postgres")
         with self.ledger.reading() as connection:
             rows = connection.exec_driver_sql(f"SELECT headers FROM {outbox} ORDER BY position").scalars().all()
-        texts = [row if isinstance(row, str) else json.dumps(row) for row in rows]
-        return [first(load(text)[0], "ce_id") or "" for text in texts]
+        return [dict(json.loads(row) if isinstance(row, str) else row) for row in rows]
 
     def closes(self, n: int, outcome: str, replays: int, group: str = "billing") -> None:
         """The group's inbox closes message ``n``."""

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from postroom.dlq import Pace, await_settled, cancel_plan, find_plan, get, set_pace
+from postroom.dlq import Pace, await_settled, cancel_plan, find_plan, get
 from postroom.dlq import replay as replaying
+from postroom.dlq.ingest import insert
 
 
 def dead(desk: Any, count: int, **options: Any) -> Any:
@@ -30,6 +31,14 @@ def test_each_goes_once_however_often_it_is_run(desk: Any) -> None:
         (each.actor, each.plan, each.before, each.after) for each in desk.ledger.actions() if each.action == "replay"
     ]
     assert told == [("ada@host", plan.id, "planned", "replayed")] * 8
+
+
+def test_what_retention_took_since_it_was_read_goes_back_too(desk: Any) -> None:
+    plan = dead(desk, 2)
+    for number in (0, 1):
+        desk.topics.truncate(desk.DLQ, number, 1)
+    assert desk.run(plan).replayed == 2
+    assert desk.published() == ["id-0", "id-1"]
 
 
 def test_a_batch_that_fails_leaves_neither_message_nor_state(desk: Any) -> None:
@@ -101,6 +110,7 @@ def test_readers_writers_and_settling_do_not_lock_each_other(desk: Any) -> None:
         often(lambda other: other.run(plan, batch=2)),
         often(lambda other: other.run(plan, batch=3)),
         often(lambda other: (other.die(next(later)), other.catch_up())),
+        often(lambda other: other.catch_up()),
         often(lambda other: await_settled(other.ledger, plan.id, 0, clock=other.clock)),
         often(lambda other: other.closes(next(later) % 60, "handled", 1)),
     ]
@@ -110,6 +120,8 @@ def test_readers_writers_and_settling_do_not_lock_each_other(desk: Any) -> None:
         thread.join(60)
     assert failed == []
     assert Counter(desk.published()) == Counter(f"id-{n}" for n in range(60))
+    desk.catch_up()
+    assert len(desk.letters()) == len({letter.place for letter in desk.letters()}) == 68
 
 
 def test_batches_are_bounded_by_their_bytes(desk: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -174,9 +186,7 @@ def test_too_many_failures_of_a_step_stop_the_plan(desk: Any, failures: int, sto
     assert (ran.replayed, ran.plan.state) == ((4, "stopped") if stops else (8, "done"))
     if stops:
         assert ran.plan.told == "3 of the 4 of a step failed again, more than 50%."
-        assert desk.run(plan, look=look).replayed == 0, "it stops there again"
-        set_pace(desk.ledger, plan.id, None, 1.0)
-        assert desk.run(plan, look=look).replayed == 4
+        assert desk.run(plan, look=look).replayed == 4, "who runs it again says that the cause is gone"
 
 
 def test_failures_stop_a_plan_between_its_batches(desk: Any) -> None:
@@ -239,7 +249,7 @@ def test_a_run_can_be_ended_while_a_step_is_awaited(desk: Any) -> None:
 
 def test_a_letter_that_would_go_elsewhere_does_not_go(desk: Any) -> None:
     plan = dead(desk, 3)
-    table = desk.ledger.tables.letter
+    table = desk.ledger.tables.fact
     with desk.ledger.changing() as work:
         chosen = table.c.message_id == "id-1"
         work.connection.execute(sa.update(table).where(chosen).values(consumer_group="mail"))
@@ -287,3 +297,38 @@ def test_waiting_looks_at_kafka_seldom_and_at_the_database_often(desk: Any) -> N
     )
     assert len(looks) <= 6
     assert len(desk.clock.waited) >= 30
+
+
+def test_an_edited_letter_stands_where_the_one_it_replaces_stood(desk: Any) -> None:
+    """It goes in the order of the first, and tells its inbox which message it takes the place of."""
+    for n in (1, 2, 3):
+        desk.die(n)
+    desk.catch_up()
+    second = get(desk.ledger, "id-2")[0]
+    headers = [(name, b"id-9" if name == "ce_id" else value) for name, value in second.headers or ()]
+    edited = second._replace(message_id="id-9", inbox_id="id-9", incarnation=-1, payload=b"new", headers=headers)
+    with desk.ledger.changing() as work:
+        table = work.ledger.tables.letter.c
+        work.change("edit", table.id == second.id, "ada@host")
+        ids = insert(work, [edited])
+        work.connection.execute(sa.update(work.ledger.tables.letter).where(table.id.in_(ids)).values(follows=second.id))
+    desk.run(desk.planned())
+    assert desk.published() == ["id-1", "id-9", "id-3"]
+    assert desk.states()["id-2"] == ["discarded"]
+    assert desk.sent_headers()[1]["postroom_replay_of"] == "id-2"
+    desk.die(9, replays=1, offset=50)
+    desk.catch_up()
+    again, before = get(desk.ledger, "id-9")
+    assert (before.state, again.state, again.follows, again.order_offset) == ("failed-again", "dead", before.id, 2)
+
+
+def test_a_replay_carries_the_message_and_no_trace_of_its_death(desk: Any) -> None:
+    desk.die(1, headers=[("x", b"\xff"), ("x", b"2")], key=b"\x00key", value=b"\xff")
+    desk.catch_up()
+    desk.run(desk.planned())
+    names = list(desk.sent_headers()[0])
+    assert names == ["ce_id", "ce_type", "x", "postroom_replay_count", "postroom_replay_group"]
+    outbox = desk.ledger.names.table("outbox", "sqlite" if desk.ledger.sqlite else "postgres")
+    with desk.ledger.reading() as connection:
+        rows = connection.exec_driver_sql(f"SELECT topic, key, payload FROM {outbox}").all()
+    assert [(topic, bytes(key), bytes(payload)) for topic, key, payload in rows] == [("orders", b"\x00key", b"\xff")]
