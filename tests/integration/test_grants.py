@@ -29,7 +29,7 @@ from postroom.testing.postgres import Database
 
 NAMES = Names("shop", {"outbox": "events"})
 OUTBOX = Outbox(source="/test", names=NAMES)
-LEDGER = ("dead_letter", "dead_letter_record", "dead_letter_source", "dead_letter_plan")
+LEDGER = ("dead_letter", "dead_letter_state", "dead_letter_record", "dead_letter_source", "dead_letter_plan")
 #: S, I, U, D: select, insert, update and delete; in lower case some columns only.
 RIGHTS: dict[str, dict[str, str]] = {
     "app": {"events": "i", "outbox_scheduled": "i"},
@@ -39,7 +39,7 @@ RIGHTS: dict[str, dict[str, str]] = {
     },
     "consumer": {
         "events": "i", "outbox_scheduled": "i", "inbox": "SIU", "inbox_held": "SIUD", "inbox_attempt": "SIUD",
-        "inbox_control": "S", "schema_version": "S",
+        "inbox_control": "Siu", "inbox_action": "Si", "schema_version": "S",
     },
     "operator": {
         "events": "Si", "outbox_scheduled": "S", "outbox_parked": "SUD", "outbox_action": "SIu",
@@ -232,7 +232,7 @@ def test_a_consumer_handles_holds_and_writes_dead_letters(
         "consumer",
         "SELECT * FROM shop.events",
         "DELETE FROM shop.inbox",
-        "UPDATE shop.inbox_control SET paused = NULL",
+        "UPDATE shop.inbox_control SET policy = '{}'",
         "SELECT * FROM shop.relay_cursor",
         "SELECT * FROM shop.outbox_parked",
         "SELECT * FROM shop.\"inbox_drop_partitions\"('0', false)",
