@@ -9,7 +9,21 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from postroom.dlq import BYS, SORTS, Filter, State, count, draft_plan, each, find, get, last_id, statistics
+from postroom.dlq import (
+    BYS,
+    SORTS,
+    DeadLetter,
+    Filter,
+    State,
+    count,
+    draft_plan,
+    each,
+    find,
+    get,
+    ingest,
+    last_id,
+    statistics,
+)
 from postroom.dlq.tables import Moment
 from postroom.messaging.errors import UsageError
 from postroom.messaging.match import Match
@@ -223,16 +237,26 @@ def test_nothing_is_counted_as_nothing(desk: Any) -> None:
     assert find(desk.ledger, Filter()).letters == []
 
 
+def test_letters_are_read_and_written_in_the_order_of_their_fields(desk: Any) -> None:
+    """Rows become letters by it, and COPY is by it."""
+    names = ["consumer_group" if name == "group" else name for name in DeadLetter._fields]
+    assert names == [*desk.ledger.tables.letter.c.keys(), "payload", "headers"]
+    written = names[: names.index("state")]
+    assert [*desk.ledger.tables.fact.c.keys()][: len(written)] == written
+    if not desk.ledger.sqlite:
+        columns = desk.ledger.sql["copy_letters"].partition("(")[2].partition(")")[0]
+        assert [name.strip(' \n"') for name in columns.split(",")] == written
+        assert len(ingest._LETTER_TYPES) == len(written)
+
+
 def test_the_tables_are_those_of_the_migrations(desk: Any) -> None:
-    """All columns, in this order (COPY and rows go by it), of these kinds."""
+    """All columns, of these kinds."""
     with desk.ledger.reading() as connection:
         inspector = sa.inspect(connection)
-        for name in ("letter", "record", "source", "plan", "action"):
+        for name in ("fact", "state", "record", "source", "plan", "action"):
             table = getattr(desk.ledger.tables, name)
             found = inspector.get_columns(table.name, schema=table.schema)
             assert {column["name"] for column in found} == set(table.columns.keys())
-            if name == "letter":
-                assert [column["name"] for column in found] == list(table.columns.keys())
             for column in found:
                 ours, real = table.columns[column["name"]].type, column["type"]
                 if isinstance(ours, Moment):

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from postroom.dlq import Pace, await_settled, cancel_plan, find_plan, get
 from postroom.dlq import replay as replaying
 from postroom.dlq.ingest import insert
+from postroom.dlq.plan import set_state
 
 
 def dead(desk: Any, count: int, **options: Any) -> Any:
@@ -287,6 +288,19 @@ def test_a_plan_cancelled_meanwhile_ends_the_run(desk: Any) -> None:
     assert desk.published() == ["id-0"]
 
 
+def test_a_plan_that_another_run_stopped_sends_nothing_more(desk: Any) -> None:
+    """Also where it was open a moment ago."""
+    plan = dead(desk, 4)
+
+    def stop(step: str, /, **_: Any) -> None:
+        if step == "step":
+            with desk.ledger.changing() as work:
+                set_state(work, plan.id, "stopped", "too many failures")
+
+    ran = desk.run(plan, observer=stop)
+    assert (ran.replayed, ran.plan.state, desk.published()) == (0, "stopped", [])
+
+
 def test_waiting_looks_at_kafka_seldom_and_at_the_database_often(desk: Any) -> None:
     plan = dead(desk, 1)
     desk.run(plan)
@@ -311,7 +325,8 @@ def test_an_edited_letter_stands_where_the_one_it_replaces_stood(desk: Any) -> N
         table = work.ledger.tables.letter.c
         work.change("edit", table.id == second.id, "ada@host")
         ids = insert(work, [edited])
-        work.connection.execute(sa.update(work.ledger.tables.letter).where(table.id.in_(ids)).values(follows=second.id))
+        fact = work.ledger.tables.fact
+        work.connection.execute(sa.update(fact).where(fact.c.id.in_(ids)).values(follows=second.id))
     desk.run(desk.planned())
     assert desk.published() == ["id-1", "id-9", "id-3"]
     assert desk.states()["id-2"] == ["discarded"]
