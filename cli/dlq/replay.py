@@ -334,4 +334,4 @@ def _run(  # noqa: PLR0917
             settled = await_settled(
                 ledger, plan, await_for.total_seconds(), look=look, wait=signals.wait, observer=waiting
             )
-        return replace(ran, plan=settled, interrupted=signals.stopping.is_set())
+        return replace(ran, plan=settled, interrupted=signals.came)
