@@ -3,12 +3,14 @@
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
+from ..messaging.clock import Clock, SystemClock
 from ..messaging.correlation import inheriting
 from ..messaging.errors import ConfigurationError, NotAuthorized
 from ..outbox import Event
@@ -44,8 +46,16 @@ class Tell(Protocol):
 class Attempts:
     """Makes attempts for one inbox. Thread-safe."""
 
-    def __init__(self, inbox: Inbox, sync: Transactions, asynchronous: Transactions | None, tell: Tell) -> None:
+    def __init__(
+        self,
+        inbox: Inbox,
+        sync: Transactions,
+        asynchronous: Transactions | None,
+        tell: Tell,
+        clock: Clock | None = None,
+    ) -> None:
         self._inbox = inbox
+        self._clock = clock or SystemClock()
         self._outbox = inbox.outbox()
         self._sync = sync
         self._async = asynchronous
@@ -139,11 +149,13 @@ class Attempts:
             before = stored.value if stored is not None else None
         context = self._context(each, shown, duplicate=duplicate, before=before)
         with inheriting(context.inherited):
-            returned = call(handler, each.event, context, session, finish)
+            returned, seconds = self._timed(
+                handler, [each], partial(call, handler, each.event, context, session, finish)
+            )
         if not duplicate:
             if returned is not None:
                 self._keep(session.connection(), each.delivery, handler, returned)
-            self._tell("applied", each.delivery, handler=handler.name, attempt=each.attempt)
+            self._tell("applied", each.delivery, handler=handler.name, attempt=each.attempt, seconds=seconds)
 
     def _call_batch(
         self,
@@ -157,9 +169,24 @@ class Attempts:
         batch: BatchContext[Any] = BatchContext(messages=contexts, session=shown)
         # Of several stories none is told by what is published beside a message's own context.
         with inheriting(contexts[0].inherited if len(contexts) == 1 else {}):
-            call(handler, [each.event for each in tries], batch, session, finish)
+            events = [each.event for each in tries]
+            _, seconds = self._timed(handler, tries, partial(call, handler, events, batch, session, finish))
         for each in tries:
-            self._tell("applied", each.delivery, handler=handler.name, attempt=each.attempt)
+            self._tell("applied", each.delivery, handler=handler.name, attempt=each.attempt, seconds=seconds)
+
+    def _timed(self, handler: Handler, tries: Sequence[Try], run: Callable[[], object]) -> tuple[object, float]:
+        """What ``run`` returns, and how many seconds it took for each message. Tells of what it raises."""
+        began = self._clock.monotonic()
+        try:
+            returned = run()
+        except Exception as error:
+            seconds = (self._clock.monotonic() - began) / len(tries)
+            for each in tries:
+                self._tell(
+                    "raised", each.delivery, handler=handler.name, attempt=each.attempt, seconds=seconds, error=error
+                )
+            raise
+        return returned, (self._clock.monotonic() - began) / len(tries)
 
     def _context(
         self, each: Try, shown: Session | AsyncSession, *, duplicate: bool = False, before: Any = None

@@ -49,7 +49,6 @@ class _Context(Generic[S]):
     ) -> Self:
         """The context of one attempt at ``delivery``."""
         envelope = delivery.envelope
-        told = envelope.correlation_id or ""
         return cls(
             message_id=delivery.message_id,
             type=envelope.type,
@@ -58,7 +57,7 @@ class _Context(Generic[S]):
             offset=delivery.record.offset,
             key=delivery.record.key,
             headers=_texts(envelope.headers),
-            correlation_id=told if told and told.isprintable() else delivery.message_id,
+            correlation_id=delivery.correlation_id,
             time=envelope.time,
             deadline=envelope.expires_at,
             attempt=attempt,

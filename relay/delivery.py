@@ -8,9 +8,12 @@ The publisher sends nothing past a failure, so all that is left after one can be
 was refused is parked, and what must wait behind it too.
 """
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
+from operator import attrgetter
+from typing import Any
 
 from ..messaging.clock import Clock
 from ..messaging.errors import InvalidRecord, PostroomError, Refused, Verdict
@@ -23,6 +26,9 @@ from .settings import OnRefused
 
 #: For how long a topic that does not take messages is not tried again, in seconds.
 _CLOSED_FOR = 10.0
+#: Of so many messages of a batch, spread evenly, it is told how long they took.
+_MEASURED = 32
+_topic: Callable[[Any], str] = attrgetter("topic")
 
 Wait = Callable[[Publication], None]
 
@@ -90,7 +96,9 @@ class Delivery:
     def keep(self, shards: Collection[int]) -> None:
         """Only these are ours: what Kafka has of others is for their owners to settle."""
         if self.acknowledged:
+            before = len(self.acknowledged)
             self.acknowledged = {row: shard for row, shard in self.acknowledged.items() if shard in shards}
+            self._doubt(before - len(self.acknowledged))
 
     def take_off(self, batch: Batch, publisher: Callable[[], Publisher], *, free: bool = False) -> None:
         """Hand a batch over."""
@@ -138,10 +146,16 @@ class Delivery:
 
     def abandon(self, resolve: Callable[[Publication], bool]) -> None:
         """Forget all that is not settled, but what Kafka has of it. ``resolve`` waits for an answer, or gives up."""
+        unanswered = 0
         for flight in self.flights:
-            if flight.publication is not None and resolve(flight.publication):
-                failed = flight.publication.errors()
-                self._acknowledge([row for index, row in enumerate(flight.rows) if index not in failed])
+            if flight.publication is None:
+                continue
+            if not resolve(flight.publication):
+                unanswered += len(flight.rows)
+                continue
+            failed = flight.publication.errors()
+            self._acknowledge([row for index, row in enumerate(flight.rows) if index not in failed])
+        self._doubt(unanswered)
         refused = {refusal.row.position for flight in self.landed for refusal in flight.refusals}
         for flight in self.landed:
             self._remember(row for row in flight.batch.rows if row.position not in refused)
@@ -263,4 +277,21 @@ class Delivery:
     def _published(self, rows: Sequence[LogRow]) -> None:
         if rows:
             self.last_answer = self._clock.monotonic()
-            self._observe("published", count=len(rows), positions=(rows[0].position, rows[-1].position))
+            self._observe(
+                "published",
+                count=len(rows),
+                positions=(rows[0].position, rows[-1].position),
+                topics=Counter(map(_topic, rows)),
+                latencies=_latencies(rows, self._clock.now()),
+            )
+
+    def _doubt(self, count: int) -> None:
+        if count:
+            self._observe("in_doubt", count=count)
+
+
+def _latencies(rows: Sequence[LogRow], now: datetime) -> list[float]:
+    """Seconds since some of ``rows``, spread evenly, were written, in their order."""
+    count = min(len(rows), _MEASURED)
+    chosen = (rows[index * len(rows) // count] for index in range(count))
+    return [max(0.0, (now - row.created_at).total_seconds()) for row in chosen]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+from prometheus_client.parser import text_string_to_metric_families
 
 from postroom.outbox import Message, Names, Outbox
 from postroom.outbox.database import open_store
@@ -41,19 +42,43 @@ def probe(daemon: Any, path: str) -> tuple[int, dict[str, Any]]:
     return answer.status, document
 
 
+def scraped(daemon: Any) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+    """What /metrics shows, by name and labels."""
+    port = next(event["port"] for event in daemon.seen if event["event"] == "probed")
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection.request("GET", "/metrics")
+    text = connection.getresponse().read().decode()
+    connection.close()
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def of(**labels: str) -> frozenset[tuple[str, str]]:
+    return frozenset(labels.items())
+
+
 def test_a_relay_is_ready_while_it_makes_progress_and_says_why_when_not(
     daemon: Any,
     environment: dict[str, str],
     postroom_topic: Callable[[str], str],
     eventually: Callable[..., None],
 ) -> None:
-    url = environment["POSTROOM_DATABASE_URL"]
-    publish(url, postroom_topic("orders"), 3)
+    url, topic = environment["POSTROOM_DATABASE_URL"], postroom_topic("orders")
+    publish(url, topic, 3)
     store = open_store(url)
     with daemon({**environment, "POSTROOM_HEALTH_ADDRESS": "127.0.0.1:0"}, "relay", "run") as relay:
         relay.await_event("settled", count=3)
         eventually(lambda: probe(relay, "/readyz")[0] == 200, "ready")
         assert probe(relay, "/readyz")[1]["status"] == "ok"
+        found = scraped(relay)
+        assert found["postroom_relay_published_messages_total", of(topic=topic)] == 3
+        assert found["postroom_relay_publish_latency_seconds_count", of()] == 3
+        assert found["postroom_relay_state", of(state="running")] == 1
+        assert [found["postroom_tables_up", of(tables=part)] for part in ("outbox", "dead_letters")] == [1, 1]
+        assert found["postroom_outbox_shards_without_relay", of()] == 0
         store.pause(None, "kafka upgrade", "test")
         eventually(lambda: probe(relay, "/readyz")[0] == 503, "not ready while paused")
         _, document = probe(relay, "/readyz")
@@ -96,7 +121,8 @@ def test_an_inbox_answers_probes_before_and_after_the_database_does(
     postroom_topic: Callable[[str], str],
     eventually: Callable[..., None],
 ) -> None:
-    (tmp_path / "shop.py").write_text(SHOP.format(topic=postroom_topic("orders")))
+    topic = postroom_topic("orders")
+    (tmp_path / "shop.py").write_text(SHOP.format(topic=topic))
     there = {**environment, "POSTROOM_HEALTH_ADDRESS": "127.0.0.1:0"}
     away = {**there, "POSTROOM_DATABASE_URL": "postgresql://u@127.0.0.1:1/x"}
     with daemon(away, "inbox", "run", "shop:inbox", "--relay") as waiting:
@@ -109,4 +135,10 @@ def test_an_inbox_answers_probes_before_and_after_the_database_does(
     with daemon(there, "inbox", "run", "shop:inbox") as inbox:
         inbox.await_event("started")
         eventually(lambda: probe(inbox, "/readyz") == (200, {"status": "ok"}), "ready")
+        group = f"{topic}-billing"
+        found = scraped(inbox)
+        place = of(group=group, topic=topic, handler="shop.charge")
+        assert found["postroom_inbox_handled_messages_total", place] == 0
+        assert found["postroom_inbox_workers", of(group=group)] > 0
+        assert [found["postroom_tables_up", of(tables=part)] for part in ("held", "dead_letters")] == [1, 1]
         assert inbox.stop(signal.SIGTERM) == 0
