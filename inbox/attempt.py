@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 from ..messaging.clock import Clock, SystemClock
 from ..messaging.correlation import inheriting
 from ..messaging.errors import ConfigurationError, NotAuthorized
+from ..messaging.tracing import Consumed, processing
 from ..outbox import Event
 from ..outbox.write import fetch_query
 from .call import call
@@ -176,9 +177,14 @@ class Attempts:
 
     def _timed(self, handler: Handler, tries: Sequence[Try], run: Callable[[], object]) -> tuple[object, float]:
         """What ``run`` returns, and how many seconds it took for each message. Tells of what it raises."""
+        consumed = [
+            Consumed(each.delivery.record, each.delivery.message_id, each.delivery.correlation_id, each.attempt)
+            for each in tries
+        ]
         began = self._clock.monotonic()
         try:
-            returned = run()
+            with processing(self._inbox.group, handler.name, consumed):
+                returned = run()
         except Exception as error:
             seconds = (self._clock.monotonic() - began) / len(tries)
             for each in tries:

@@ -9,6 +9,7 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
+from ..messaging.correlation import inheriting
 from ..messaging.envelope import PROPAGATED
 from ..messaging.headers import HeaderPairs
 from ..messaging.message import Message
@@ -91,16 +92,16 @@ class _Context(Generic[S]):
 
         Raises InvalidMessage, MessageTooLarge.
         """
-        own = {**(message.headers if isinstance(message, Message) else {}), **(headers or {})}
-        return self._outbox.publish(
-            self.session,
-            message,
-            key=key,
-            headers={**self.inherited, **own},
-            deliver_at=deliver_at,
-            expires_in=expires_in,
-            correlation_id=correlation_id,
-        )
+        with inheriting(self.inherited):
+            return self._outbox.publish(
+                self.session,
+                message,
+                key=key,
+                headers=headers,
+                deliver_at=deliver_at,
+                expires_in=expires_in,
+                correlation_id=correlation_id,
+            )
 
 
 class Context(_Context[Session]):

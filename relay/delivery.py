@@ -16,10 +16,11 @@ from operator import attrgetter
 from typing import Any
 
 from ..messaging.clock import Clock
-from ..messaging.errors import InvalidRecord, PostroomError, Refused, Verdict
+from ..messaging.errors import Interrupted, InvalidRecord, PostroomError, Refused, Verdict
 from ..messaging.observer import Observer
 from ..messaging.ports import Publication, Publisher
 from ..messaging.records import OutgoingRecord
+from ..messaging.tracing import Ended, sending
 from ..outbox.entry import LogRow
 from ..outbox.log import Batch, Holds, Refusal, payload_bytes
 from .settings import OnRefused
@@ -38,6 +39,7 @@ class Flight:
     """A batch on its way. ``rows`` were handed over in this order; ``refusals`` are to be parked.
 
     ``bytes``: of its payloads. ``free``: the database has let it go, so only what is refused from now on holds it.
+    ``sent``: ends its span.
     """
 
     batch: Batch
@@ -47,6 +49,7 @@ class Flight:
     publication: Publication | None = None
     refusals: list[Refusal] = field(default_factory=list)
     free: bool = False
+    sent: Ended | None = None
 
 
 class Delivery:
@@ -105,7 +108,7 @@ class Delivery:
         flight = Flight(batch, self._clock.monotonic(), payload_bytes(batch.rows), free=free)
         rows, records = self._encode(flight, batch.rows)
         if records:
-            flight.publication = publisher().send(records)
+            flight.publication, flight.sent = _send(publisher(), records)
             flight.rows = rows
         self.flights.append(flight)
 
@@ -119,6 +122,7 @@ class Delivery:
                 self.last_answer = self._clock.monotonic()
                 if flight.publication.errors():
                     return False
+                _end(flight)
                 self._published(flight.rows)
             self.landed.append(self.flights.popleft())
         return True
@@ -132,9 +136,11 @@ class Delivery:
         waiting, errors = self._failed(wait)
         while waiting := self._sift(waiting, errors):
             publisher().recover()
-            publication = publisher().send([row.record() for _, row in waiting])
+            records = [row.record() for _, row in waiting]
+            publication, sent = _send(publisher(), records)
             wait(publication)
             failed = publication.errors()
+            sent(next(iter(failed.values()), None))
             self._acknowledge([row for index, (_, row) in enumerate(waiting) if index not in failed])
             errors = {waiting[index][1].position: error for index, error in failed.items()}
             if len(failed) == len(waiting) and not any(isinstance(error, Refused) for error in failed.values()):
@@ -151,9 +157,11 @@ class Delivery:
             if flight.publication is None:
                 continue
             if not resolve(flight.publication):
+                _end(flight, Interrupted("No answer came."))
                 unanswered += len(flight.rows)
                 continue
             failed = flight.publication.errors()
+            _end(flight, next(iter(failed.values()), None))
             self._acknowledge([row for index, row in enumerate(flight.rows) if index not in failed])
         self._doubt(unanswered)
         refused = {refusal.row.position for flight in self.landed for refusal in flight.refusals}
@@ -183,6 +191,7 @@ class Delivery:
                 continue
             wait(flight.publication)
             failed = flight.publication.errors()
+            _end(flight, next(iter(failed.values()), None))
             rows, flight.publication, flight.rows = flight.rows, None, ()
             self._acknowledge([row for index, row in enumerate(rows) if index not in failed])
             errors |= {rows[index].position: error for index, error in failed.items()}
@@ -288,6 +297,22 @@ class Delivery:
     def _doubt(self, count: int) -> None:
         if count:
             self._observe("in_doubt", count=count)
+
+
+def _send(publisher: Publisher, records: Sequence[OutgoingRecord]) -> tuple[Publication, Ended]:
+    """Hand over, within a span that is to be ended."""
+    ended = sending(records)
+    try:
+        return publisher.send(records), ended
+    except BaseException as error:
+        ended(error)
+        raise
+
+
+def _end(flight: Flight, error: BaseException | None = None) -> None:
+    if flight.sent is not None:
+        flight.sent(error)
+        flight.sent = None
 
 
 def _latencies(rows: Sequence[LogRow], now: datetime) -> list[float]:
