@@ -61,7 +61,7 @@ def run(app: App, target: str, with_relay: bool) -> None:
             "Inbox(…, names=Names(…)), or remove schema and tables from the settings."
         )
     log_format = "json" if app.as_json else settings.log_format
-    observe = observer(log_format, settings.log_level, app.redaction, service="inbox", group=found.group)
+    observe = observer(log_format, settings.log_level, app.redaction, app.secrets(), service="inbox", group=found.group)
     with Signals(observe) as signals, closing(Measured("inbox", app, found.names)) as measured:
         kafka = app.kafka()
         observe = measured.inbox(observe, found)
@@ -72,7 +72,7 @@ def run(app: App, target: str, with_relay: bool) -> None:
         services: list[Service] = [runner]
         probes, health = {"inbox": running(runner)}, None
         if with_relay:  # it ends last, so that it publishes what the last handlers wrote
-            observe_relay = observer(log_format, settings.log_level, app.redaction, service="relay")
+            observe_relay = observer(log_format, settings.log_level, app.redaction, app.secrets(), service="relay")
             store = open_store(app.database_url, found.names)
             relay = Relay(store, kafka, settings=settings.relay, observer=measured.relay(observe_relay))
             measured.watch(relay)

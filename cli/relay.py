@@ -41,7 +41,7 @@ def run(app: App) -> None:
 
     settings = app.settings
     log_format = "json" if app.as_json else settings.log_format
-    observe = observer(log_format, settings.log_level, app.redaction, service="relay")
+    observe = observer(log_format, settings.log_level, app.redaction, app.secrets(), service="relay")
     with Signals(observe) as signals, closing(Measured("relay", app, app.names)) as measured:
         kafka = app.kafka()
         observe = measured.relay(observe)

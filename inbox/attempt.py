@@ -208,6 +208,6 @@ class Attempts:
         except (TypeError, ValueError, RecursionError):
             text = None
         if text is None or "\\u0000" in text or len(text) > MAX_RESULT:
-            self._tell("result_not_kept", delivery, handler=handler.name, type=type(returned).__name__)
+            self._tell("result_not_kept", delivery, handler=handler.name, returned=type(returned).__name__)
             return
         keep_result(connection, self._inbox.group, delivery.message_id, text, self._inbox.names)

@@ -30,7 +30,7 @@ type, correlation_id, sent_at:
     condemned          (message) attempts, error   inbox row and dead letter are written, not committed
     dead_lettered      (message) handler,          they are committed; the offset is not yet
                        attempts, error
-    result_not_kept    (message) handler, type     what the handler returned is no JSON, or has over 64 KiB
+    result_not_kept    (message) handler, returned what the handler returned, of this type, is no JSON, or too large
     paused             error, seconds, handler     something is away; the next try comes after so long
     resumed            failures | reason, handler  it is back, or an operator lets it go on
     held_back          handler, reason             an operator paused the handler

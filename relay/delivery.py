@@ -263,7 +263,8 @@ class Delivery:
             self._keys.add((row.topic, row.key))
         if policy == "stop":
             self.stopped.setdefault(row.topic, f"Kafka refused the message at position {row.position}: {error}")
-        self._observe("parked", topic=row.topic, id=row.id, position=row.position, error=error)
+        told = {"topic": row.topic, "id": row.id, "correlation_id": row.correlation_id, "position": row.position}
+        self._observe("parked", **told, error=error)
 
     def _closed_topic(self, topic: str) -> Refused | None:
         """Why the topic took no message a moment ago."""

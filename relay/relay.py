@@ -16,7 +16,8 @@ Observer steps, with their facts:
     in_doubt      count                        so many may be published twice: no answer came before the lease was
                                                lost or a connection given up, or another relay settles them
     interrupted   count, error                 publishing failed in the middle and is sorted out
-    parked        topic, id, position, error   Kafka refused a message for good
+    parked        topic, id, correlation_id,   Kafka refused a message for good
+                  position, error
     settled       count, parked                the cursors moved past so many
     unparked      count                        parked messages were published after all
     moved_due     count                        delayed messages went into the log

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from postroom.outbox import Message, Names, Outbox
@@ -142,3 +143,42 @@ def test_an_inbox_answers_probes_before_and_after_the_database_does(
         assert found["postroom_inbox_workers", of(group=group)] > 0
         assert [found["postroom_tables_up", of(tables=part)] for part in ("held", "dead_letters")] == [1, 1]
         assert inbox.stop(signal.SIGTERM) == 0
+
+
+FAILING = """
+from postroom.inbox import Inbox
+
+inbox = Inbox(group="{topic}-billing")
+
+@inbox.handler("{topic}", attempts=2)
+def charge(event, ctx):
+    raise ValueError(f"card {{event.payload}} was refused by https://shop:hunter2@bank.example")
+"""
+
+
+@pytest.mark.parametrize("redact", ["", "payload.card"])
+def test_the_log_of_a_failing_handler_has_the_correlation_and_no_secret(
+    daemon: Any, tmp_path: Path, environment: dict[str, str], postroom_topic: Callable[[str], str], redact: str
+) -> None:
+    topic = postroom_topic("orders")
+    (tmp_path / "shop.py").write_text(FAILING.format(topic=topic))
+    card = "4111-1111"
+    with psycopg.connect(environment["POSTROOM_DATABASE_URL"]) as connection:
+        message = Message(topic=topic, key=b"k", payload=b'{"card": "%s"}' % card.encode(), type="n")
+        entry = Outbox(source="/test").entry(message, correlation_id="story-1")
+        write_psycopg(connection, [entry], Names())
+    debugging = {**environment, "POSTROOM_REDACT": redact, "POSTROOM_HEALTH_ADDRESS": "127.0.0.1:0"}
+    with daemon(debugging, "inbox", "run", "shop:inbox", "--relay") as inbox:
+        inbox.await_event("dead_lettered")
+        found = scraped(inbox)
+        place = of(group=f"{topic}-billing", topic=topic, handler="shop.charge")
+        assert found["postroom_inbox_failed_attempts_total", place] == 2
+        assert found["postroom_inbox_dead_lettered_messages_total", place] == 1
+        assert inbox.stop(signal.SIGTERM) == 0
+    text = json.dumps(inbox.seen, ensure_ascii=False)
+    assert "was refused" in text or redact
+    assert "hunter2" not in text
+    assert (card in text) == (not redact)
+    of_message = [event for event in inbox.seen if "message_id" in event]
+    assert {event["event"] for event in of_message} >= {"received", "raised", "retried", "dead_lettered"}
+    assert {event["correlation_id"] for event in of_message} == {"story-1"}
