@@ -89,6 +89,7 @@ class RelayMetrics:
             "read": lambda count, **_: readings.observe(BATCH, count),
             "resumed": lambda **_: readings.set(BREAKER, 0),
             "settled": lambda count, **_: readings.add(SETTLED, by=count),
+            "stepped_aside": lambda **_: readings.set(SHARDS, 0),
             "stopped": lambda **_: readings.set(SHARDS, 0),
             "unparked": lambda count, **_: readings.add(UNPARKED, by=count),
         }
