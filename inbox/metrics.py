@@ -5,7 +5,7 @@
     runner = InboxRunner(inbox, …, observer=counting)
     counting.watch(runner)
 
-Labels are the group, its topics and its handlers; what no handler is for has the handler ``""``.
+Labels are the group, its topics and its handlers; what no handler is for has the handler ``(none)``.
 """
 
 from collections.abc import Callable

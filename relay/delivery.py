@@ -320,4 +320,4 @@ def _latencies(rows: Sequence[LogRow], now: datetime) -> list[float]:
     """Seconds since some of ``rows``, spread evenly, were written, in their order."""
     count = min(len(rows), _MEASURED)
     chosen = (rows[index * len(rows) // count] for index in range(count))
-    return [max(0.0, (now - row.created_at).total_seconds()) for row in chosen]
+    return [max(0.0, now.timestamp() - row.created_at.timestamp()) for row in chosen]

@@ -81,6 +81,13 @@ def test_what_is_published_is_told_by_topic_with_the_age_of_some(one: Delivery, 
     assert many["latencies"][0] - many["latencies"][-1] > 90
 
 
+def test_a_moment_without_a_time_zone_ends_no_relay(one: Delivery, steps: Any) -> None:
+    naive = datetime.now()  # noqa: DTZ005  as somebody may have put it into the table by hand
+    one.take_off(Batch([row(1)._replace(created_at=naive)]), Publishing)
+    assert one.land()
+    assert len(steps.of("published")[0]["latencies"]) == 1
+
+
 def test_what_gets_no_answer_is_in_doubt(one: Delivery, steps: Any) -> None:
     told = Publishing()
     one.take_off(Batch([row(1), row(2)]), lambda: told)
