@@ -37,7 +37,13 @@ EVENTS = (
         "something is away; the next try comes after so long. With a handler: what that handler needs",
     ),
     Event("resumed", "info", _BOTH, ("failures", "reason", "handler"), "it is back, or an operator lets it go on"),
-    Event("held_back", "warning", _BOTH, ("reason", "handler"), "an operator paused the relay, or a handler"),
+    Event(
+        "held_back",
+        "warning",
+        _BOTH,
+        ("reason", "handler"),
+        "an operator paused the relay or a handler, or its limit in another member did",
+    ),
     Event("claimed", "info", _RELAY, ("shards",), "the shards that this relay owns changed"),
     Event("read", "debug", _RELAY, ("count", "positions"), "a batch was read"),
     Event(
@@ -139,6 +145,13 @@ EVENTS = (
         ("handler", "returned"),
         "what its handler returned, of this type, is no JSON, or has over 64 KiB",
         of_message=True,
+    ),
+    Event(
+        "limited",
+        "warning",
+        _INBOX,
+        ("handler", "limit", "reason"),
+        "too many of its messages died within a minute: it is paused in every member of the group",
     ),
     Event("policy_changed", "info", _INBOX, ("handler", "policy"), "an operator changed how a handler is treated"),
     Event("policy_refused", "warning", _INBOX, ("handler", "error"), "what an operator wants cannot be"),

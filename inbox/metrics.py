@@ -75,7 +75,16 @@ BREAKER = Metric(
     "postroom_inbox_breaker_open", "gauge", "1 while a handler's circuit breaker is open, else 0", ("group", "handler")
 )
 PAUSED = Metric(
-    "postroom_inbox_handler_paused", "gauge", "1 while an operator has paused a handler, else 0", ("group", "handler")
+    "postroom_inbox_handler_paused",
+    "gauge",
+    "1 while a handler is paused, by an operator or since too many of its messages died, else 0",
+    ("group", "handler"),
+)
+LIMITED = Metric(
+    "postroom_inbox_limited_total",
+    "counter",
+    "Times that a handler was paused since too many of its messages died within a minute",
+    ("group", "handler"),
 )
 OVERDUE = Metric(
     "postroom_inbox_overdue_total", "counter", "Times that a handler took longer than its timeout", ("group", "handler")
@@ -105,6 +114,7 @@ METRICS = (
     PARTITIONS,
     BREAKER,
     PAUSED,
+    LIMITED,
     OVERDUE,
     AWAY,
 )
@@ -130,6 +140,7 @@ class InboxMetrics:
             "held_back": lambda handler, **_: self._switch(PAUSED, handler, on=True),
             "kafka_unavailable": lambda **_: readings.add(AWAY, self._group, "kafka"),
             "not_for_group": self._skipped,
+            "limited": self._limited,
             "overdue": lambda handler, **_: readings.add(OVERDUE, self._group, handler),
             "paused": self._paused,
             "raised": self._raised,
@@ -163,7 +174,8 @@ class InboxMetrics:
         for handler in inbox.handlers:
             for counter in (HANDLED, DUPLICATES, DEAD, EXPIRED, HELD, FAILED):
                 self._readings.add(counter, self._group, handler.topic, handler.name, by=0)
-            self._readings.add(OVERDUE, self._group, handler.name, by=0)
+            for counter in (LIMITED, OVERDUE):
+                self._readings.add(counter, self._group, handler.name, by=0)
             for gauge in (BREAKER, PAUSED):
                 self._readings.set(gauge, 0, self._group, handler.name)
         for topic in inbox.topics:
@@ -202,6 +214,10 @@ class InboxMetrics:
     def _resumed(self, *, handler: str | None = None, **facts: Any) -> None:
         if handler is not None:  # by an operator, or by itself
             self._switch(PAUSED if "reason" in facts else BREAKER, handler, on=False)
+
+    def _limited(self, *, handler: str, **_: Any) -> None:
+        self._readings.add(LIMITED, self._group, handler)
+        self._switch(PAUSED, handler, on=True)
 
     def _switch(self, gauge: Metric, handler: str, *, on: bool) -> None:
         self._readings.set(gauge, float(on), self._group, handler)

@@ -33,7 +33,8 @@ type, correlation_id, sent_at:
     result_not_kept    (message) handler, returned what the handler returned, of this type, is no JSON, or too large
     paused             error, seconds, handler     something is away; the next try comes after so long
     resumed            failures | reason, handler  it is back, or an operator lets it go on
-    held_back          handler, reason             an operator paused the handler
+    limited            handler, limit, reason      too many of its messages died within a minute: it is paused for all
+    held_back          handler, reason             an operator paused the handler, or its limit elsewhere did
     policy_changed     handler, policy             an operator changed how it is treated
     policy_refused     handler, error              what an operator wants cannot be; it stays as it was
     overdue            handler, seconds            a handler takes longer than its timeout
@@ -66,7 +67,7 @@ from ..outbox.database import parse_url
 from .assignment import InHand
 from .attempt import Attempts
 from .begun import BegunTable, Window
-from .control import HANDLER, Control
+from .control import Control
 from .delivery import Delivery
 from .fate import Fates
 from .gate import Gate
@@ -75,6 +76,7 @@ from .inbox import Inbox
 from .lane import Item, LaneId, weight
 from .lanes import Lanes
 from .member import KAFKA_AWAY, Member, Polled
+from .obedience import Obedience
 from .outage import Left, ObserverFailed, Outages, judge, unmistakable
 from .process import Processor
 from .settings import InboxSettings
@@ -142,6 +144,7 @@ class InboxRunner(Service):
             clock, self._gates, batch_size=settings.batch_size, most=settings.max_in_hand, most_bytes=_MOST_BYTES
         )
         self._control = Control()
+        self._obedience = Obedience(self._gates, self._lanes, settings, self._observe)
         self._control_at = 0.0
         self._heads_at = 0.0
         self._suspects: dict[Partition, Window] = {}
@@ -358,27 +361,9 @@ class InboxRunner(Service):
         if held is not None:
             self._heads_at = now + _LOOK_AT_HELD_EVERY
             self._hold(held)
-        if control != self._control:
-            self._obey(control)
-
-    def _obey(self, control: Control) -> None:
-        self._control = control
-        for handler, gate in self._gates.items():
-            paused = control.why_paused(handler.topic, handler.name)
-            layers = [control.policies.get(subject, {}) for subject in ("", HANDLER + handler.name)]
-            try:
-                policy = handler.policy_by(self.settings, *layers)
-            except ConfigurationError as error:
-                self._observe("policy_refused", handler=handler.name, error=error)
-                policy = gate.policy
-            with self._lanes.lock:
-                changed, was = policy != gate.policy, gate.paused
-                gate.policy, gate.paused = policy, paused
-            if changed:
-                self._observe("policy_changed", handler=handler.name, policy=policy.model_dump(exclude_defaults=True))
-            if paused != was and handler is not NOBODY:
-                self._observe("held_back" if paused is not None else "resumed", handler=handler.name, reason=paused)
-        self._lanes.wake()
+        if control != self._control or self._obedience.differs(control):
+            self._control = control
+            self._obedience.obey(control)
 
     def _end_begun(self, partitions: Sequence[Partition]) -> None:
         """Partitions go: what we began of them is no crash. Else the next member takes more care than it needs to."""

@@ -222,6 +222,10 @@ def test_an_inboxs_steps_become_numbers() -> None:
     )
     observe("resumed", handler=name, reason=None)
     assert shown(readings)["postroom_inbox_handler_paused", of_handler] == 0
+    observe("limited", handler=name, limit=10, reason="too many died")
+    limited = shown(readings)
+    assert limited["postroom_inbox_limited_total", of_handler] == 1
+    assert limited["postroom_inbox_handler_paused", of_handler] == 1
 
 
 def test_several_observers_are_told_in_order() -> None:
