@@ -105,8 +105,9 @@ bench-peers: $(DEV) ## install the other relays that bench compares with, into .
 	@$(BIN)/python -m benchmarks.peers $(ARGS)
 
 .PHONY: reference
-reference: $(DEV) ## write docs/reference from the code
+reference: $(DEV) ## write docs/reference and docs/pictures from the code
 	@$(BIN)/python docs/generate.py
+	@$(BIN)/python docs/pictures.py
 
 .PHONY: lock
 lock: $(LOCK) ## resolve requirements/*.txt again (ARGS=--upgrade takes newer versions)

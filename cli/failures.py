@@ -108,7 +108,7 @@ def print_failures(console: Console, found: Sequence[Failure]) -> None:
     """A table."""
     wide = console.width >= _WIDE
     numbers = ("count", "first", "last")
-    table = output.table("fingerprint" if wide else "print", *numbers, "24 hours", "where", "error", right=numbers)
+    table = output.table("fingerprint" if wide else "failure", *numbers, "24 hours", "where", "error", right=numbers)
     table.columns[0].max_width, table.columns[5].max_width = 16, 32 if wide else 14
     error = table.columns[-1]
     error.ratio, error.no_wrap, error.overflow = 1, False, "fold"
@@ -122,10 +122,14 @@ def print_failures(console: Console, found: Sequence[Failure]) -> None:
             output.ago(each.last_at),
             sparkline(each.trend),
             each.handler or ", ".join(sorted(each.topics)),
-            each.error or ONLY_WAITS,
+            _clipped(each.error or ONLY_WAITS, 400 if wide else 120),
         )
         table.add_row(*map(output.clean, cells))
     console.print(table)
+
+
+def _clipped(text: str, most: int) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def sparkline(numbers: Sequence[int]) -> str:

@@ -5,7 +5,7 @@
 at here, in what it gives.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import wraps
@@ -72,40 +72,8 @@ class Finding:
         return self.match is None or self.match.matches(payload, headers, key)
 
 
-def finding(*, group: bool = True, states: Sequence[str] = (), ids: bool = True) -> Callable[[F], F]:
-    """Add the filters. ``group``: messages have one; ``states``: for ``--state``; ``ids``: ``--message-id``."""
-    given: list[tuple[bool, Callable[[F], F]]] = [
-        (True, click.option("--topic", type=TOPIC, help="Of this topic.")),
-        (group, click.option("--group", type=GROUPS, help="Of this consumer group; * and ? are wildcards.")),
-        (True, click.option("--type", type=WILDCARD, help="Of this type; * and ? are wildcards.")),
-        (True, click.option("--key", type=KEY, help="Of this key; base64:… or 0x… for bytes that are no text.")),
-        (ids, click.option("--message-id", help="Of this message id.")),
-        (True, click.option("--error", help="Whose error has this in it, in any case.")),
-        (True, click.option("--fingerprint", type=FINGERPRINT, help="Of this failure; `stats` shows which there are.")),
-        (True, click.option("--since", type=MOMENT, help="Not stuck for longer: 30m, 2h, 7d, or a date or time.")),
-        (True, click.option("--until", type=MOMENT, help="Stuck for longer.")),
-        (bool(states), click.option("--state", type=click.Choice(states), help="Of this state.")),
-        (
-            True,
-            click.option(
-                "--header",
-                "headers",
-                type=HEADER,
-                multiple=True,
-                metavar="NAME[=VALUE]",
-                help="With this header, exactly; repeat it for several.",
-            ),
-        ),
-        (
-            True,
-            click.option(
-                "--match",
-                type=CONDITION,
-                metavar="CONDITION",
-                help="Where this holds, such as 'payload.total > 100 and key != null'.",
-            ),
-        ),
-    ]
+def finding(*, without: Collection[str] = (), states: Sequence[str] = ()) -> Callable[[F], F]:
+    """Add the filters, all but those of ``without`` (names of ``Finding``), and ``--state`` with these ``states``."""
 
     def decorate(function: F) -> F:
         @wraps(function)
@@ -113,11 +81,44 @@ def finding(*, group: bool = True, states: Sequence[str] = (), ids: bool = True)
             return function(*arguments, found=_taken(options), **options)
 
         decorated: Any = called
-        for wanted, option in reversed(given):
-            decorated = option(decorated) if wanted else decorated
+        for name, option in reversed(_options(states).items()):
+            decorated = decorated if name in without else option(decorated)
         return decorated  # type: ignore[no-any-return]
 
     return decorate
+
+
+def _options(states: Sequence[str]) -> dict[str, Callable[[Any], Any]]:
+    """By the name of what they say in ``Finding``."""
+    state = {"state": click.option("--state", type=click.Choice(states), help="Of this state.")} if states else {}
+    return {
+        "topic": click.option("--topic", type=TOPIC, help="Of this topic."),
+        "group": click.option("--group", type=GROUPS, help="Of this consumer group; * and ? are wildcards."),
+        "type": click.option("--type", type=WILDCARD, help="Of this type; * and ? are wildcards."),
+        "key": click.option("--key", type=KEY, help="Of this key; base64:… or 0x… for bytes that are no text."),
+        "message_id": click.option("--message-id", help="Of this message id."),
+        "error": click.option("--error", help="Whose error has this in it, in any case."),
+        "fingerprint": click.option(
+            "--fingerprint", type=FINGERPRINT, help="Of this failure; `stats` shows which there are."
+        ),
+        "since": click.option("--since", type=MOMENT, help="Not stuck for longer: 30m, 2h, 7d, or a date or time."),
+        "until": click.option("--until", type=MOMENT, help="Stuck for longer."),
+        **state,
+        "headers": click.option(
+            "--header",
+            "headers",
+            type=HEADER,
+            multiple=True,
+            metavar="NAME[=VALUE]",
+            help="With this header, exactly; repeat it for several.",
+        ),
+        "match": click.option(
+            "--match",
+            type=CONDITION,
+            metavar="CONDITION",
+            help="Where this holds, such as 'payload.total > 100 and key != null'.",
+        ),
+    }
 
 
 def paging(what: str, *, sorts: Sequence[str] = ("oldest", "newest"), default: str = "oldest") -> Callable[[F], F]:

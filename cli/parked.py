@@ -30,7 +30,7 @@ def parked() -> None:
 
 
 @parked.command("list")
-@finding(group=False, states=_STATES)
+@finding(without=("group",), states=_STATES)
 @click.option("--refused", is_flag=True, help="Only those that Kafka refused.")
 @paging("position")
 @click.pass_obj
@@ -101,7 +101,7 @@ def show(app: App, position: int) -> None:
 
 
 @parked.command("stats")
-@finding(group=False, states=_STATES)
+@finding(without=("group",), states=_STATES)
 @click.pass_obj
 def stats(app: App, /, found: Finding) -> None:
     """Count them by failure: how many, since when, and their trend of the last 24 hours.
@@ -124,7 +124,7 @@ def stats(app: App, /, found: Finding) -> None:
 
 @parked.command("retry")
 @click.argument("positions", nargs=-1, type=_POSITION, metavar="[POSITION]...")
-@finding(group=False)
+@finding(without=("group",))
 @click.option("--all", "everything", is_flag=True, help="All that Kafka refused.")
 @click.option("--reason", type=TEXT, help="Written down with each of them.")
 @changes_data
@@ -143,7 +143,7 @@ def retry(app: App, /, positions: tuple[int, ...], **options: Any) -> None:
 
 @parked.command("discard")
 @click.argument("positions", nargs=-1, type=_POSITION, metavar="[POSITION]...")
-@finding(group=False, states=_STATES)
+@finding(without=("group",), states=_STATES)
 @click.option("--all", "everything", is_flag=True, help="All that are parked.")
 @click.option("--reason", type=TEXT, help="Written down with each of them.")
 @changes_data
@@ -161,7 +161,7 @@ def discard(app: App, /, positions: tuple[int, ...], **options: Any) -> None:
 
 
 @parked.command("export")
-@finding(group=False, states=_STATES)
+@finding(without=("group",), states=_STATES)
 @to_file
 @click.pass_obj
 def export(app: App, /, found: Finding, out: str) -> None:

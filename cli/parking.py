@@ -10,6 +10,8 @@ from ..outbox.parking import Parked
 from . import masking, messages, output
 from .finding import failure_of
 
+_WIDE = 120
+
 
 def summary(row: Parked, redaction: Redaction) -> dict[str, Any]:
     """A parked message in JSON, without payload and headers."""
@@ -40,8 +42,9 @@ def whole(row: Parked, redaction: Redaction) -> dict[str, Any]:
 def print_list(console: Console, rows: Sequence[Parked], redaction: Redaction) -> None:
     """A table."""
     table = output.table("position", "parked", "topic", "key", "type", "reason", right=("position",))
-    for index, width in ((2, 24), (3, 16), (4, 20)):
-        table.columns[index].max_width = width
+    limits = (24, 16, 20) if console.width >= _WIDE else (12, 8, 12)
+    for column, width in zip(table.columns[2:5], limits, strict=True):
+        column.max_width = width
     reason_ = table.columns[5]
     reason_.ratio, reason_.no_wrap, reason_.overflow = 1, False, "fold"
     table.expand = True

@@ -28,6 +28,7 @@ _OPTIONS = {
     "rate": ("R", "Messages per second: above 0."),
     "concurrency": ("N", "Messages worked on at the same time: 1 to 256."),
     "on_dead_letter": ("go-on|wait", "Does a key go on after a dead letter, or wait until it was replayed?"),
+    "dead_letters_per_minute": ("N", "Dead letters within a minute that pause a handler: 0 (never) to 1,000,000."),
     "breaker_threshold": ("X", "Share of failures that opens the breaker: above 0, up to 1."),
     "breaker_open_seconds": ("S", "For how long it stays open, in seconds: above 0."),
 }

@@ -17,6 +17,7 @@ from .inbox import inbox
 from .outbox import outbox
 from .relay import relay
 from .show_settings import settings
+from .stuck import stuck
 from .tables import db, init
 from .topics import topics
 
@@ -49,7 +50,7 @@ def postroom() -> None:
       postroom init                          make the tables, look for Kafka
       postroom relay run                     publish what the outbox holds
       postroom inbox run shop.billing:inbox  consume
-      postroom dlq list                      what could not be processed
+      postroom stuck                         what could not be published or processed
     """
 
 
@@ -71,7 +72,7 @@ def completion(shell: str) -> None:
     click.echo(script(postroom, {}, "postroom", _COMPLETE).source())
 
 
-for _command in (init, db, relay, outbox, inbox, dlq, topics, settings, doctor, demo):
+for _command in (init, db, relay, outbox, inbox, dlq, stuck, topics, settings, doctor, demo):
     postroom.add_command(_command)
 
 

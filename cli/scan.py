@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from .finding import Finding, failure_of
-from .masking import headers_of
 
 if TYPE_CHECKING:
     from ..inbox.desk import Desk, Held
@@ -48,6 +47,8 @@ def parked(
     parking: "Parking", found: Finding, *, after: int = 0, newest: bool = False, whole: bool = False, **more: Any
 ) -> "Iterator[Parked]":
     """By position, behind ``after``; ``whole``: with payloads. ``more`` of what the table is asked."""
+    from .masking import headers_of
+
     whole = whole or found.of_record
     wanted, limit = wanted_parked(found, **more), _PAGE_WITH_PAYLOADS if whole else _PAGE
     while rows := parking.find(wanted, limit, after=after, newest=newest, payloads=whole):

@@ -33,7 +33,8 @@ def settings(app: App) -> None:
         column.no_wrap, column.overflow = False, "fold"
     for where, value, origin in rows:
         told = Text(output.clean(origin), style="dim" if origin == "default" else "")
-        table.add_row(".".join(where), "-" if value is None else output.clean(str(value)), told)
+        shown = ", ".join(value) if isinstance(value, tuple) else str(value)
+        table.add_row(".".join(where), "-" if value in (None, ()) else output.clean(shown), told)
     output.console().print(table)
 
 

@@ -81,7 +81,7 @@ def count(ledger: Ledger, wanted: Filter) -> Mapping[str, int]:
     state = ledger.tables.letter.c.state
     with ledger.reading() as connection:
         rows = connection.execute(sa.select(state, sa.func.count()).where(*wanted.sql(ledger.tables)).group_by(state))
-        return dict(rows.tuples().all())
+        return dict(rows.all())
 
 
 def get(ledger: Ledger, name: str) -> list[DeadLetter]:

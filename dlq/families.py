@@ -50,14 +50,22 @@ class Diagnosis(NamedTuple):
     inbox_id: str | None = None
 
 
-def diagnose(headers: HeaderPairs) -> Diagnosis:
-    """Read whichever family ``headers`` belong to. Never raises: what cannot be read is None."""
-    names = dict(reversed(headers))  # of several of one name the first
+def diagnose(headers: HeaderPairs, names: Mapping[str, bytes] | None = None) -> Diagnosis:
+    """Read whichever family ``headers`` belong to. Never raises: what cannot be read is None.
+
+    ``names``: as ``by_name`` has them, where they are at hand.
+    """
+    names = by_name(headers) if names is None else names
     for prefixes, read in _FAMILIES:
         for name in names:
             if name.startswith(prefixes):
                 return read(names, headers)
     return Diagnosis(family="unknown")
+
+
+def by_name(headers: HeaderPairs) -> Mapping[str, bytes]:
+    """Values by name; of several of one name the first."""
+    return dict(reversed(headers))
 
 
 def is_copied(family: str, key: bytes | None, payload: bytes | None) -> bool:

@@ -54,6 +54,39 @@ class Statistics:
     until: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class OpenCount:
+    """Dead letters of a topic, group and state. ``example``: the id of one with the most frequent failure."""
+
+    topic: str
+    group: str | None
+    state: str
+    count: int
+    oldest_at: datetime
+    example: int
+
+
+def open_counts(ledger: Ledger, wanted: Filter) -> list[OpenCount]:
+    """The ``wanted`` letters by original topic (their own, where that is unknown), group and state.
+
+    Raises DatabaseUnavailable.
+    """
+    letter = ledger.tables.letter.c
+    topic = sa.func.coalesce(letter.topic, letter.dead_letter_topic)
+    same = (topic, letter.consumer_group, letter.state)
+    facts = (sa.func.count(), sa.func.min(letter.failed_at), sa.func.max(letter.id))
+    query = sa.select(*same, *facts).where(*wanted.sql(ledger.tables)).group_by(*same, letter.fingerprint)
+    with ledger.reading() as connection:
+        rows = connection.execute(query).tuples().all()
+    found: dict[tuple[str, str | None, str], list[tuple[int, datetime, int]]] = {}
+    for topic_, group, state, *told in rows:
+        found.setdefault((topic_, group, state), []).append((told[0], told[1], told[2]))
+    return [
+        OpenCount(*where, sum(each[0] for each in told), min(each[1] for each in told), max(told)[2])
+        for where, told in sorted(found.items(), key=str)
+    ]
+
+
 def statistics(ledger: Ledger, wanted: Filter, *, by: By = "fingerprint", limit: int = 20) -> Statistics:
     """The ``wanted`` dead letters in groups. The trend is that of the filter's span, else of the last day.
 
@@ -100,7 +133,7 @@ def _tell(connection: sa.Connection, ledger: Ledger, groups: list[Group], latest
 def _draw(  # noqa: PLR0917
     connection: sa.Connection,
     ledger: Ledger,
-    column: sa.Column[Any],
+    column: sa.ColumnElement[Any],
     conditions: list[sa.ColumnElement[bool]],
     groups: list[Group],
     since: datetime,
@@ -121,9 +154,12 @@ def _draw(  # noqa: PLR0917
             known[value].trend[min(max(number, 0), BUCKETS - 1)] += count
 
 
-def _seconds(moment: sa.Column[datetime], *, sqlite: bool) -> sa.ColumnElement[float]:
+def _seconds(moment: sa.ColumnElement[datetime], *, sqlite: bool) -> sa.ColumnElement[float]:
     if sqlite:
-        return (sa.func.julianday(sa.type_coerce(moment, sa.Text)) - 2440587.5) * 86400.0
+        text = sa.type_coerce(moment, sa.Text)  # 2026-01-31T12:00:00.123456Z; julianday would round it
+        return sa.cast(sa.func.strftime("%s", sa.func.substr(text, 1, 19)), sa.Float) + sa.cast(
+            sa.func.substr(text, 20, 7), sa.Float
+        )
     return sa.cast(sa.extract("epoch", moment), sa.Float)
 
 
@@ -137,7 +173,7 @@ def _by_hand(  # noqa: PLR0917
     """Where each record has to be looked at."""
     found: dict[Any, Group] = {}
     width = _width(since, until)
-    for letter in each(ledger, wanted, sort="oldest"):
+    for letter in each(ledger, wanted, sort="arrival"):
         value = getattr(letter, by)
         group = found.setdefault(value, Group(value, 0, letter.failed_at, letter.failed_at))
         _add(group, letter)
@@ -149,7 +185,7 @@ def _by_hand(  # noqa: PLR0917
 
 def _add(group: Group, letter: DeadLetter) -> None:
     group.count += 1
-    group.last = letter.failed_at
+    group.first, group.last = min(group.first, letter.failed_at), max(group.last, letter.failed_at)
     group.states[letter.state] += 1
     group.error, group.message, group.handler = letter.error, letter.message, letter.handler
     group.topic, group.consumer_group, group.example = letter.topic, letter.group, letter.id

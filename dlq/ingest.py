@@ -11,14 +11,12 @@ is killed and however many do it at once. Observer steps, with their facts:
 """
 
 import hashlib
-import queue
-import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import sqlalchemy as sa
 
@@ -34,13 +32,13 @@ from .settings import MAX_REPLAYS, TOPICS
 if TYPE_CHECKING:
     import psycopg
 
-_T = TypeVar("_T")
+_VALUE = itemgetter(1)
 #: Any failure after so many replays goes to quarantine.
 MAX_ROUNDS = 10
-_BATCH = 5_000
-_BATCH_BYTES = 16_000_000
-_BATCHES_AHEAD = 2
+_BATCH = 2_000
+_BATCH_BYTES = 8_000_000
 _RECORD_BYTES = 300
+_MANY = 10_000
 _COPIED = DeadLetter._fields.index("state")
 _LETTER_TYPES = (
     *("int8", "text", "int4", "int8", "int4", "timestamptz", "text", "text", "text", "bytea", "text", "text", "int4"),
@@ -64,6 +62,7 @@ class _Position(NamedTuple):
     next_offset: int
     mark: str
     missed: int
+    gone_since: datetime | None = None
 
 
 def find_topics(existing: Iterable[str], patterns: Sequence[str] = TOPICS, *, named: Sequence[str] = ()) -> list[str]:
@@ -94,13 +93,14 @@ def catch_up(
     caught = Caught()
     for topic in sorted({*topics, *_known(ledger)}):
         try:
-            bounds = reader.offsets(topic)
+            _Topic(reader, ledger, topic, max_replays, observer, caught).read()
         except UnknownTopic:
             _note_gone(ledger, topic)
             caught.gone.append(topic)
             observer("gone", topic=topic)
-            continue
-        _Topic(reader, ledger, topic, max_replays, observer, caught).read(bounds)
+    if caught.read >= _MANY and not ledger.sqlite:
+        with ledger.reading() as connection:  # else the database plans with what it knew before, for a minute
+            connection.execute(sa.text(f"ANALYZE {ledger.names.table('dead_letter', 'postgres')}"))
     return caught
 
 
@@ -140,29 +140,29 @@ class _Topic:
         self._observe = observer
         self._caught = caught
 
-    def read(self, bounds: Mapping[int, tuple[int, int]]) -> None:
-        positions = self._begin(bounds)
+    def read(self) -> None:
+        with self._ledger.reading() as connection:
+            known = self._positions(connection)
+        bounds = self._reader.offsets(self._topic)  # later than the positions: what lies behind the end is no more
+        positions = self._begin(known, bounds)
         ends = {number: end for number, (_, end) in bounds.items()}
         left = sum(ends[number] - position.next_offset for number, position in positions.items())
         if not left:
             return
         self._observe("reading", topic=self._topic, count=left)
         starts = {number: position.next_offset for number, position in positions.items()}
-        with _ahead(self._batches(starts, positions)) as batches:
-            for letters, records in batches:
-                count = self._write(letters, records, positions)
-                self._caught.read += count
-                self._observe("read", topic=self._topic, count=count)
+        for letters, records in self._batches(starts, positions):
+            count = self._write(letters, records, positions)
+            self._caught.read += count
+            self._observe("read", topic=self._topic, count=count)
 
-    def _begin(self, bounds: Mapping[int, tuple[int, int]]) -> dict[int, _Position]:
+    def _begin(self, known: Mapping[int, _Position], bounds: Mapping[int, tuple[int, int]]) -> dict[int, _Position]:
         """Where to read on, by partition; what retention took, and topics made anew, are noted on the way."""
-        with self._ledger.reading() as connection:
-            known = self._positions(connection)
         marks = self._marks({number: position.next_offset for number, position in known.items()}, bounds)
         begun: dict[int, _Position] = {}
         for number, (first, end) in bounds.items():
             before = known.get(number)
-            position = before or _Position(0, first, "", 0)
+            position = (before or _Position(0, first, "", 0))._replace(gone_since=None)
             renewed = position.next_offset > end or (number in marks and marks[number] != position.mark)
             if renewed:
                 position = _Position(position.incarnation + 1, first, "", position.missed)
@@ -186,7 +186,7 @@ class _Topic:
                 if found.get(number) != known.get(number) or found.get(number) == position:
                     continue
                 place = {"dead_letter_topic": self._topic, "partition": number}
-                values = {**position._asdict(), "gone_since": None, "read_at": self._ledger.now}
+                values = {**position._asdict(), "read_at": self._ledger.now}
                 if number in found:
                     chosen = (source.c.dead_letter_topic == self._topic) & (source.c.partition == number)
                     work.connection.execute(sa.update(source).where(chosen).values(values))
@@ -195,8 +195,8 @@ class _Topic:
 
     def _positions(self, connection: sa.Connection) -> dict[int, _Position]:
         source = self._ledger.tables.source.c
-        columns = (source.partition, source.incarnation, source.next_offset, source.mark, source.missed)
-        query = sa.select(*columns).where(source.dead_letter_topic == self._topic)
+        columns = (source.incarnation, source.next_offset, source.mark, source.missed, source.gone_since)
+        query = sa.select(source.partition, *columns).where(source.dead_letter_topic == self._topic)
         return {row[0]: _Position(*row[1:]) for row in connection.execute(query)}
 
     def _marks(self, nexts: Mapping[int, int], bounds: Mapping[int, tuple[int, int]]) -> dict[int, str]:
@@ -233,7 +233,8 @@ class _Topic:
             letter = DeadLetter.of(record, positions[number].incarnation)
             letters.append(letter)
             last[number] = record
-            weight += _RECORD_BYTES + (letter.size or 0) + sum(len(value) for _, value in record.headers)
+            weight += _RECORD_BYTES + len(record.key or b"") + (letter.size or 0)
+            weight += sum(map(len, map(_VALUE, record.headers)))
             if len(letters) == _BATCH or weight >= _BATCH_BYTES:
                 yield letters, last
                 letters, last, weight = [], {}, 0
@@ -281,21 +282,36 @@ def _place(work: Work, new: Sequence[DeadLetter], ids: range, max_replays: int) 
     if connection.execute(sa.select(sa.exists(sa.select(action.id).where(old)))).scalar_one():
         connection.exec_driver_sql(sql["adopt_actions"], span)
     rounds = sorted({each.replays for each in new} - {0})  # one after the other: a batch may hold several deaths of one
-    if not rounds:
+    late = _overtaken(work, ids) if any(each.key is None for each in new) else []
+    if not rounds and not late:
         return
     these = letter.id.between(ids[0], ids[-1])
-    untold = these & letter.replays.in_(rounds)
-    values = {"rounds": letter.replays, "same_failures": letter.replays}  # where its first death is not known
-    connection.execute(sa.update(tables.letter).where(untold).values(values))
+    fact = tables.fact.c
+    untold = fact.id.between(ids[0], ids[-1]) & fact.replays.in_(rounds)
+    values = {"rounds": fact.replays, "same_failures": fact.replays}  # where its first death is not known
+    connection.execute(sa.update(tables.fact).where(untold).values(values))
     for replays in rounds:
         connection.exec_driver_sql(sql["follow_letters"], {**span, "replays": replays})
-    followed = sa.select(letter.follows).where(these, letter.follows.is_not(None))
+    for id_, replays in late:
+        connection.exec_driver_sql(sql["follow_letters"], {"first": id_, "last": id_, "replays": replays})
+    told = these | letter.id.in_([id_ for id_, _ in late])
+    followed = sa.select(letter.follows).where(told, letter.follows.is_not(None))
     work.change("fail", letter.id.in_(followed.scalar_subquery()), ITSELF, "It died again.")
     same, any_ = letter.same_failures >= max_replays, letter.rounds >= max(MAX_ROUNDS, max_replays)
     why = sa.case(
         (same, f"The same failure after {max_replays} replays or more."), else_="It failed again after every replay."
     )
     work.change("quarantine", these & (same | any_), ITSELF, why)
+
+
+def _overtaken(work: Work, ids: range) -> list[tuple[int, int]]:
+    """Later deaths, and their replays, that were read before these: without a key they are in any partition."""
+    before, new = work.ledger.tables.letter.alias().c, work.ledger.tables.letter.alias().c
+    same = (before.message_id == new.message_id) & before.consumer_group.is_not_distinct_from(new.consumer_group)
+    later = (before.replays > new.replays) & (before.id < ids[0])
+    query = sa.select(before.id, before.replays).where(same, later, before.follows.is_(None))
+    rows = work.connection.execute(query.where(new.id.between(ids[0], ids[-1]), new.key.is_(None)).distinct())
+    return sorted((id_, replays) for id_, replays in rows)
 
 
 def insert(work: Work, letters: Sequence[DeadLetter]) -> range:
@@ -323,9 +339,9 @@ def _insert_sqlite(work: Work, letters: Sequence[DeadLetter]) -> range:
     tables = work.ledger.tables
     last = work.connection.exec_driver_sql(work.ledger.sql["take_ids"]).scalar_one()
     ids = range(last + 1, last + 1 + len(letters))
-    columns = [column.name for column in tables.letter.columns][:_COPIED]
+    columns = [column.name for column in tables.fact.columns][:_COPIED]
     rows = [(id_, *letter[1:_COPIED]) for id_, letter in zip(ids, letters, strict=True)]
-    work.connection.execute(sa.insert(tables.letter), [dict(zip(columns, row, strict=True)) for row in rows])
+    work.connection.execute(sa.insert(tables.fact), [dict(zip(columns, row, strict=True)) for row in rows])
     pairs = zip(ids, letters, strict=True)
     records = [{"id": id_, "payload": each.payload, "headers": stored_headers(each)} for id_, each in pairs]
     work.connection.execute(sa.insert(tables.record), records)
@@ -335,45 +351,3 @@ def _insert_sqlite(work: Work, letters: Sequence[DeadLetter]) -> range:
 def stored_headers(letter: DeadLetter) -> str:
     """As they stand in the table: lossless."""
     return dump_pairs(letter.headers or ())
-
-
-@contextmanager
-def _ahead(batches: Iterator[_T]) -> Iterator[Iterator[_T]]:
-    """``batches``, made in a thread of its own while the one before is written."""
-    made: queue.Queue[Any] = queue.Queue(_BATCHES_AHEAD)
-    stopped = threading.Event()
-
-    def make() -> None:
-        try:
-            for batch in batches:
-                _put(made, (batch, None), stopped)
-                if stopped.is_set():
-                    return
-            _put(made, (None, None), stopped)
-        except BaseException as error:  # noqa: BLE001  it is raised where the batches are taken
-            _put(made, (None, error), stopped)
-
-    thread = threading.Thread(target=make, name="dead letters", daemon=True)
-    thread.start()
-    try:
-        yield _taken(made)
-    finally:
-        stopped.set()
-        thread.join()
-
-
-def _taken(made: "queue.Queue[Any]") -> Iterator[Any]:
-    while True:
-        batch, error = made.get()
-        if error is not None:
-            raise error
-        if batch is None:
-            return
-        yield batch
-
-
-def _put(made: "queue.Queue[Any]", item: Any, stopped: threading.Event) -> None:
-    while not stopped.is_set():
-        with suppress(queue.Full):
-            made.put(item, timeout=0.1)
-            return

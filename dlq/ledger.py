@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
 
 from ..messaging.headers import load
 from ..outbox import schema
@@ -19,7 +20,7 @@ from ..outbox.database import parse_url, translated
 from ..outbox.entry import Entry
 from ..outbox.names import Names, queries
 from ..outbox.write import write_sqlalchemy
-from .letter import DeadLetter, Place
+from .letter import DeadLetter, Place, known_id
 from .states import TRANSITIONS, State
 from .tables import Tables, now
 
@@ -102,7 +103,7 @@ class Ledger:
 
     def of_message(self, message_id: str) -> list[DeadLetter]:
         """Each death of a message, whole, the latest first."""
-        return self._newest(self.tables.letter.c.message_id == message_id)
+        return self._newest(self.tables.letter.c.message_id == known_id(message_id))
 
     def actions(self, *, letter: int | None = None, limit: int = _AT_ONCE) -> list[Action]:
         """What was done, the latest first; to one dead letter, or to any."""
@@ -141,43 +142,54 @@ class Work:
     ) -> int:
         """Take the ``chosen`` letters along a transition, those that may take it, and write it down; how many.
 
-        ``values``: other columns to set.
+        ``values``: other columns to set; ``plan_id`` and ``ordinal`` to None only.
         """
         tables, transition = self.ledger.tables, TRANSITIONS[verb]
-        letter = tables.letter.c
-        chosen &= letter.state.in_(sorted(transition.sources))
-        count = self._note(verb, chosen, actor, reason, transition.target)
-        if count:
-            changed = {"state": transition.target.value, "state_at": self.ledger.now, **values}
-            self.connection.execute(sa.update(tables.letter).where(chosen).values(changed))
+        chosen &= tables.letter.c.state.in_(sorted(transition.sources))
+        count = self.note_each(verb, chosen, actor, reason, transition.target)
+        if not count:
+            return 0
+        letter, state, fact = tables.letter.c, tables.state, tables.fact
+        if facts := {name: value for name, value in values.items() if name in fact.c}:
+            ids = sa.select(letter.id).where(chosen).scalar_subquery()
+            self.connection.execute(sa.update(fact).where(fact.c.id.in_(ids)).values(facts))
+        standing = [sa.literal(None, c.type) if c.name in values else c for c in (letter.plan_id, letter.ordinal)]
+        rows = sa.select(letter.id, sa.literal(transition.target.value), self.ledger.now, *standing).where(chosen)
+        insert = sqlite.insert if self.ledger.sqlite else postgresql.insert
+        put = insert(state).from_select([column.name for column in state.c], rows)
+        new = {column.name: column for column in put.excluded if column.name != "id"}
+        self.connection.execute(put.on_conflict_do_update(index_elements=[state.c.id], set_=new))
         return count
 
-    def note(self, verb: str, actor: str, reason: str | None) -> None:
-        """Write down what concerns many, or none that is there any more."""
+    def note(self, verb: str, actor: str, reason: str | None) -> int:
+        """Write down what concerns many, or none that is there any more; the id of the record."""
         many = {"dead_letter_topic": "*", "partition": -1, "offset": -1, "message_id": ""}
         told = {"actor": actor, "action": verb, "reason": reason}
-        self.connection.execute(sa.insert(self.ledger.tables.action).values(**many, **told))
+        written = self.connection.execute(sa.insert(self.ledger.tables.action).values(**many, **told))
+        return int(written.inserted_primary_key[0])  # type: ignore[index]  # it is generated
 
     def publish(self, entries: Sequence[Entry]) -> None:
         """Put messages into the outbox, in this order."""
         write_sqlalchemy(self.connection, entries, self.ledger.names)
 
-    def _note(
+    def note_each(  # noqa: PLR0917
         self,
         verb: str,
         chosen: sa.ColumnElement[bool],
         actor: str,
         reason: str | sa.ColumnElement[str] | None,
         target: State,
+        before: State | None = None,
     ) -> int:
+        """Write down that each of the ``chosen`` goes to a state, from ``before``, else from where it is; how many."""
         tables = self.ledger.tables
         letter = tables.letter.c
         place = (letter.dead_letter_topic, letter.partition, letter.offset, letter.message_id)
         why = reason if isinstance(reason, sa.ColumnElement) else sa.literal(reason, sa.Text)
         told = (sa.literal(actor), sa.literal(verb), why)
-        facts = sa.select(*told, *place, letter.id, letter.plan_id, letter.state, sa.literal(target.value)).where(
-            chosen
-        )
+        source = letter.state if before is None else sa.literal(before.value)
+        ways = (letter.id, letter.plan_id, source, sa.literal(target.value))
+        facts = sa.select(*told, *place, *ways).where(chosen)
         columns = ("actor", "action", "reason", "dead_letter_topic", "partition", "offset", "message_id")
         into = [*columns, "dead_letter_id", "plan_id", "from_state", "to_state"]
         query = sa.insert(tables.action).from_select(into, facts.order_by(letter.id))

@@ -2,18 +2,19 @@
 
 import hashlib
 import re
-from datetime import UTC, datetime
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 from uuid import UUID, uuid5
 
-from ..messaging.dead_letter import replay_headers, replays_before
-from ..messaging.envelope import parse_timestamp
+from ..messaging.dead_letter import OURS, REPLAY_COUNT, replay_headers, replays_before
+from ..messaging.envelope import parse_timestamp, storable_id
 from ..messaging.errors import InvalidMessage
 from ..messaging.headers import HeaderPairs, first
 from ..messaging.message import check_type
 from ..messaging.records import ReceivedRecord
 from ..outbox.entry import Entry
-from .families import FOREIGN, Diagnosis, diagnose
+from .families import FOREIGN, Diagnosis, by_name, diagnose
 from .states import State
 
 _PLACE = re.compile(r"([A-Za-z0-9._-]{1,249})/(\d{1,10})/(\d{1,19})")
@@ -23,8 +24,11 @@ _VARYING = re.compile(r"'[^']*'|\"[^\"]*\"|[0-9a-fA-F]{8}-[0-9a-fA-F-]{27}|\d+")
 _LONGEST = 255  # of what stands in an index
 _LONGEST_MESSAGE = 1_000
 _MOST_REPLAYS = 1_000_000
+#: What both databases can hold and give back in any time zone.
+_EARLIEST, _LATEST = datetime.min.replace(tzinfo=UTC) + timedelta(2), datetime.max.replace(tzinfo=UTC) - timedelta(2)
 FINGERPRINT = 16  # characters
 UNKNOWN_TYPE = "unknown"
+_REPLAYED = {OURS + "replay_count", REPLAY_COUNT}
 
 
 class Place(NamedTuple):
@@ -41,7 +45,9 @@ class Place(NamedTuple):
     def parse(cls, text: str) -> "Place | None":
         """The place that ``text`` names; None where it is none."""
         match = _PLACE.fullmatch(text)
-        return cls(match[1], int(match[2]), int(match[3])) if match else None
+        if match is None or int(match[2]) >= 2**31 or int(match[3]) >= 2**63:  # what the columns hold
+            return None
+        return cls(match[1], int(match[2]), int(match[3]))
 
 
 class DeadLetter(NamedTuple):
@@ -101,38 +107,39 @@ class DeadLetter(NamedTuple):
     def of(cls, record: ReceivedRecord, incarnation: int = 0) -> "DeadLetter":
         """Read a record of a dead-letter topic. Never raises."""
         headers = record.headers
-        found = diagnose(headers)
+        names = by_name(headers)
+        found = diagnose(headers, names)
         own_topic, own_partition = record.partition
         if found.topic is None or found.partition is None or found.offset is None:
             original, order = f"{own_topic}/{own_partition}/{record.offset}", (own_partition, record.offset)
         else:
             original, order = f"{found.topic}/{found.partition}/{found.offset}", (found.partition, found.offset)
-        message_id = _short(first(headers, "ce_id")) or original
+        message_id = storable_id(_text(names, "ce_id") or original)
         return cls(
             0,
             own_topic,
             own_partition,
             record.offset,
             incarnation,
-            record.timestamp,
+            _moment(record.timestamp),
             found.family,
             message_id,
             _short(found.inbox_id) or message_id,
             record.key,
-            _short(first(headers, "ce_type")),
+            _short(_text(names, "ce_type")),
             _short(found.topic),
             found.partition,
             found.offset,
-            _short(found.group),
+            found.group if _short(found.group) == found.group else None,  # a part of it would name another group
             _short(found.error),
             _storable(found.message, _LONGEST_MESSAGE),
             _short(found.handler),
             found.deliveries,
-            found.first_failed_at,
-            found.last_failed_at or record.timestamp,
+            found.first_failed_at and _moment(found.first_failed_at),
+            _moment(found.last_failed_at or record.timestamp),
             _short(found.fingerprint) or _fingerprint(found),
-            min(replays_before(headers), _MOST_REPLAYS),
-            parse_timestamp(first(headers, "expires_at")),
+            min(replays_before(headers), _MOST_REPLAYS) if _REPLAYED & names.keys() else 0,
+            (deadline := parse_timestamp(_text(names, "expires_at"))) and _moment(deadline),
             None if record.value is None else len(record.value),
             *order,
             payload=record.value,
@@ -170,7 +177,8 @@ class DeadLetter(NamedTuple):
             for name, value in replay_headers(self.headers, group)
             if not name.startswith(FOREIGN)
         ]
-        if first(headers, "ce_id") is None:
+        if not first(headers, "ce_id"):  # none, or one that nobody can read
+            headers = [(name, value) for name, value in headers if name != "ce_id"]
             headers.append(("ce_id", self.message_id.encode()))
         if replaces is not None:
             headers.append(("postroom_replay_of", replaces.encode()))
@@ -190,6 +198,11 @@ class DeadLetter(NamedTuple):
             return UNKNOWN_TYPE
 
 
+def known_id(message_id: str) -> str:
+    """As the ledger has it."""
+    return storable_id(message_id.encode(errors="replace").decode())
+
+
 def _fingerprint(found: Diagnosis) -> str:
     """Of another producer's failure: class, place and handler, and the message without numbers, ids, quoted parts."""
     frame = _FRAME.search(found.stack or "")
@@ -197,6 +210,18 @@ def _fingerprint(found: Diagnosis) -> str:
     message = _VARYING.sub("#", (found.message or "")[:200])
     parts = "\n".join((found.error or "", place, found.handler or "", message))
     return hashlib.sha256(parts.encode(errors="replace")).hexdigest()[:FINGERPRINT]
+
+
+def _text(names: Mapping[str, bytes], name: str) -> str | None:
+    """The header's text; None where it is missing, empty, or no UTF-8."""
+    try:
+        return names.get(name, b"").decode() or None
+    except UnicodeDecodeError:
+        return None
+
+
+def _moment(moment: datetime) -> datetime:
+    return min(max(moment, _EARLIEST), _LATEST)
 
 
 def _short(text: str | None) -> str | None:

@@ -15,7 +15,7 @@ _VERBS = {
 def settle(ledger: Ledger, plan: int | None = None) -> int:
     """Note what became of replayed letters, of one plan or of all; how many. Raises DatabaseUnavailable."""
     with ledger.reading() as connection:
-        inbox, letter = ledger.tables.inbox.c, ledger.tables.letter.c
+        inbox = ledger.tables.inbox.c
         outcomes = sa.select(inbox.outcome).join_from(ledger.tables.letter, ledger.tables.inbox, _met(ledger))
         found = set(connection.execute(outcomes.where(_waiting(ledger, plan)).distinct()).scalars())
     count = 0
@@ -24,7 +24,7 @@ def settle(ledger: Ledger, plan: int | None = None) -> int:
         row = sa.exists(sa.select(inbox.message_id).where(_met(ledger), inbox.outcome == outcome))
         with ledger.changing() as work:
             values = {"plan_id": None, "ordinal": None} if verb == "expire" else {}
-            count += work.change(verb, _waiting(ledger, plan) & row & (letter.state == "replayed"), ITSELF, why, values)
+            count += work.change(verb, _waiting(ledger, plan) & row, ITSELF, why, values)
     return count
 
 
@@ -41,7 +41,7 @@ def knows(ledger: Ledger, groups: set[str]) -> set[str]:
 
 def _waiting(ledger: Ledger, plan: int | None) -> sa.ColumnElement[bool]:
     letter = ledger.tables.letter.c
-    waiting = letter.state == "replayed"
+    waiting = ledger.tables.in_states({"replayed"})
     return waiting if plan is None else waiting & (letter.plan_id == plan)
 
 

@@ -2,19 +2,21 @@
 
 import json
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Generator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import accumulate
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
 from ..messaging.errors import UsageError
 from .browse import each
+from .disposal import replaced
 from .families import is_copied
 from .filter import Filter
-from .ledger import Ledger, Work, made
+from .ledger import Ledger, Work
 from .letter import DeadLetter
 from .states import State
 
@@ -242,45 +244,86 @@ def _draft(
     limit: int | None,
 ) -> Draft:
     known, moment = frozenset(existing), datetime.now(UTC)
-    wanted_states = {State.DEAD, *(_DONE if again else ())}
+    states = frozenset({State.DEAD, *(_DONE if again else ())})
+    asked = states & wanted.states if wanted.states else states
     letters: list[int] = []
     targets: Counter[Target] = Counter()
     refused: dict[str, Refusal] = {}
-    elsewhere: Counter[str] = Counter()
-    plans: set[int] = set()
-    for letter in _candidates(ledger, connection, wanted):
-        if letter.state not in wanted_states:
-            elsewhere[letter.state] += 1
-            if letter.state is State.PLANNED and letter.plan_id is not None:
-                plans.add(letter.plan_id)
-        elif reason := refusal(letter, known, aim, moment):
-            told = refused.setdefault(reason, Refusal(reason))
-            told.count += 1
-            told.examples += [letter.id] if len(told.examples) < _EXAMPLES else []
-        elif limit is None or len(letters) < limit:
+    with closing(_candidates(ledger, connection, replace(wanted, states=asked))) as candidates:
+        for letter in candidates if asked else ():
+            if reason := refusal(letter, known, aim, moment):
+                told = refused.setdefault(reason, Refusal(reason))
+                told.count += 1
+                told.examples += [letter.id] if len(told.examples) < _EXAMPLES else []
+                continue
             letters.append(letter.id)
             targets[str(letter.topic), letter.group or aim.group] += 1
+            if len(letters) == limit:
+                break
             if len(letters) > MAX_LETTERS:
-                raise UsageError(f"That is more than {MAX_LETTERS:,} dead letters; replay them in parts, with --limit.")
-    return Draft(letters, targets, list(refused.values()), elsewhere, sorted(plans))
+                raise UsageError(f"That is more than {MAX_LETTERS:,} dead letters; replay them with --limit.")
+    elsewhere, plans = _elsewhere(ledger, connection, wanted, states)
+    return Draft(letters, targets, list(refused.values()), elsewhere, plans)
 
 
-def _candidates(ledger: Ledger, connection: sa.Connection, wanted: Filter) -> Iterable[DeadLetter]:
+def _elsewhere(
+    ledger: Ledger, connection: sa.Connection, wanted: Filter, states: frozenset[State]
+) -> tuple[Counter[str], list[int]]:
+    """How many of the wanted letters are in other states, and in which plans they are."""
+    others = frozenset(State) - states
+    asked = replace(wanted, states=others & wanted.states if wanted.states else others)
+    if not asked.states:
+        return Counter(), []
+    found: Counter[tuple[str, int | None]] = Counter()
+    if asked.looks_inside:
+        found.update((each_.state.value, each_.plan_id) for each_ in each(ledger, asked))
+    else:
+        letter = ledger.tables.letter.c
+        query = sa.select(letter.state, letter.plan_id, sa.func.count()).where(*asked.sql(ledger.tables))
+        for state, plan, count in connection.execute(query.group_by(letter.state, letter.plan_id)):
+            found[state, plan] = count
+    elsewhere: Counter[str] = Counter()
+    for (state, _), count in found.items():
+        elsewhere[state] += count
+    return elsewhere, sorted(plan for state, plan in found if state == State.PLANNED and plan is not None)
+
+
+class _Candidate(NamedTuple):
+    """What of a letter decides whether it can be replayed."""
+
+    id: int
+    topic: str | None
+    dead_letter_topic: str
+    group: str | None
+    family: str
+    key: bytes | None
+    size: int | None
+    expires_at: datetime | None
+    masked: bool
+    forgotten_at: datetime | None
+
+
+def _candidates(
+    ledger: Ledger, connection: sa.Connection, wanted: Filter
+) -> Generator[DeadLetter | _Candidate, None, None]:
     """The letters of the filter, in the order in which they would go."""
     if wanted.looks_inside:
-        chosen = [letter._replace(payload=None, headers=None) for letter in each(ledger, wanted)]
-        return sorted(
+        edited = set(connection.execute(replaced(ledger)).scalars())
+        found = (letter for letter in each(ledger, wanted) if letter.id not in edited)
+        chosen = [letter._replace(payload=None, headers=None) for letter in found]
+        yield from sorted(
             chosen, key=lambda each_: (each_.topic or "", each_.order_partition, each_.order_offset, each_.id)
         )
-    letter = ledger.tables.letter
-    column = letter.c
-    order = (column.topic, column.order_partition, column.order_offset, column.id)
-    query = sa.select(letter).where(*wanted.sql(ledger.tables)).order_by(*order)
-    rows = connection.execute(query, execution_options={"yield_per": _AT_ONCE})
-    return (made(row) for row in rows)
+        return
+    letter = ledger.tables.letter.c
+    columns = (letter["consumer_group" if name == "group" else name] for name in _Candidate._fields)
+    query = sa.select(*columns).where(*wanted.sql(ledger.tables), letter.id.not_in(replaced(ledger)))
+    query = query.order_by(letter.topic, letter.order_partition, letter.order_offset, letter.id)
+    with connection.execute(query, execution_options={"yield_per": _AT_ONCE}) as rows:
+        yield from map(_Candidate._make, rows)
 
 
-def refusal(letter: DeadLetter, existing: frozenset[str], aim: Aim, moment: datetime) -> str | None:
+def refusal(letter: DeadLetter | _Candidate, existing: frozenset[str], aim: Aim, moment: datetime) -> str | None:
     """Why ``letter`` cannot be replayed, as a sentence; None where it can."""
     if lacking := _lacking(letter) or _no_way_back(letter, existing):
         return lacking
@@ -294,7 +337,7 @@ def refusal(letter: DeadLetter, existing: frozenset[str], aim: Aim, moment: date
     return None
 
 
-def _lacking(letter: DeadLetter) -> str | None:
+def _lacking(letter: DeadLetter | _Candidate) -> str | None:
     if letter.forgotten_at is not None:
         return "Its contents were erased by `postroom dlq forget`."
     if letter.masked:
@@ -304,7 +347,7 @@ def _lacking(letter: DeadLetter) -> str | None:
     return None
 
 
-def _no_way_back(letter: DeadLetter, existing: frozenset[str]) -> str | None:
+def _no_way_back(letter: DeadLetter | _Candidate, existing: frozenset[str]) -> str | None:
     topic = letter.topic
     if topic is None:
         return "Its original topic is unknown: none of its headers names it."
@@ -327,9 +370,11 @@ def _freeze(  # noqa: PLR0917
             work.change("reopen", letter.id.in_(part), actor, reason)
         _put_in(work, plan, part, start)
     if aim.group is not None:
-        unknown = (letter.plan_id == plan) & letter.consumer_group.is_(None)
-        connection.execute(sa.update(ledger.tables.letter).where(unknown).values(consumer_group=aim.group))
-    work.change("plan", letter.plan_id == plan, actor, reason)
+        fact = ledger.tables.fact
+        planned = sa.select(letter.id).where(letter.plan_id == plan).scalar_subquery()
+        unknown = fact.c.id.in_(planned) & fact.c.consumer_group.is_(None)
+        connection.execute(sa.update(fact).where(unknown).values(consumer_group=aim.group))
+    work.note_each("plan", letter.plan_id == plan, actor, reason, State.PLANNED, before=State.DEAD)
 
 
 def _put_in(work: Work, plan: int, part: Sequence[int], start: int) -> None:

@@ -3,7 +3,8 @@
     batch    one transaction writes messages into the outbox, and each letter's state. So each goes once, whoever runs
              the plan, however often, killed or not: what a run finds planned has not gone.
     step     after each but the last, the run waits until every one of its letters was handled or died again; where
-             more than the plan's share of a step died again, it stops.
+             more than the plan's share of a step died again, it stops. Who runs a stopped plan again says that the
+             cause is gone: what died before that counts no more.
 
 All that a run needs stands in the plan, so another one can take over at any time, or several go on side by side.
 Observer steps, with their facts:
@@ -68,7 +69,8 @@ def run_plan(
 ) -> Ran:
     """Send what is left of a plan. Blocks, for ``step_timeout`` seconds at the most after each step but the last.
 
-    ``look``: brings the ledger up to date with Kafka. ``wait``: sleeps so many seconds, true when the run shall end.
+    ``look``: brings the ledger up to date with Kafka. ``wait``: sleeps so many seconds, true when the run
+    shall end; it is asked after each batch.
     ``unconfirmed_go_on``: a step whose letters are not settled in time does not stop the plan, only failures do.
 
     Raises UsageError where there is no such plan, DatabaseUnavailable, and what ``look`` does; what is committed
@@ -118,6 +120,7 @@ class _Run:
         self._interrupted = False
         self._sent = 0  # what has a lower ordinal is planned no more
         self._glance_at = 0.0
+        self._excused: Sequence[int] = ()  # the ordinals of those that had failed again when a stopped plan goes on
 
     def go(self, batch: int, step_timeout: float, *, unconfirmed_go_on: bool) -> Ran:
         plan = self._open()
@@ -133,8 +136,7 @@ class _Run:
             if told := self._too_many_failures(plan, first, last):
                 self._stop(told)
                 break
-            if pause := self._send(last, batch):
-                self._interrupted = self._wait(min(pause, _LONGEST_PACE))
+            self._interrupted = self._wait(min(self._send(last, batch), _LONGEST_PACE))
             plan = find_plan(self._ledger, self._id, counted=False)
         with self._ledger.changing() as work:
             plan = plan_in(work, self._id)
@@ -169,6 +171,9 @@ class _Run:
             if plan.state == "stopped" and plan.next is not None:
                 set_state(work, self._id, "open")
                 plan = plan_in(work, self._id)
+                letter = self._ledger.tables.letter.c
+                failed = (letter.plan_id == self._id) & (letter.state == State.FAILED_AGAIN.value)
+                self._excused = work.connection.execute(sa.select(letter.ordinal).where(failed)).scalars().all()
         return plan
 
     def _passed(self, plan: Plan, number: int, seconds: float, *, go_on: bool) -> bool:
@@ -199,7 +204,8 @@ class _Run:
         """Why the plan stops; None where it goes on."""
         if plan.pace.max_failures is None:
             return None
-        failed, size = self._count(first, last, State.FAILED_AGAIN), last - first + 1
+        excused = sum(first <= ordinal <= last for ordinal in self._excused)
+        failed, size = self._count(first, last, State.FAILED_AGAIN) - excused, last - first + 1
         if failed <= plan.pace.max_failures * size:
             return None
         return f"{failed} of the {size} of a step failed again, more than {plan.pace.max_failures:.0%}."

@@ -3,8 +3,10 @@
 The tables themselves are made by the migrations; a test holds the two against each other.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any
 
 import sqlalchemy as sa
@@ -24,7 +26,7 @@ class Moment(sa.types.TypeDecorator[datetime]):
     def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> Any:
         if value is None or dialect.name != "sqlite":
             return value
-        return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        return value.astimezone(UTC).isoformat(timespec="microseconds")[:-6] + "Z"
 
     def process_result_value(self, value: Any, dialect: sa.Dialect) -> datetime | None:
         del dialect
@@ -37,16 +39,21 @@ def now(dialect: str) -> sa.ColumnElement[Any]:
     return sa.literal_column(text, Moment())
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Tables:
-    """All that the ledger reads and writes through SQLAlchemy."""
+    """All that the ledger reads and writes through SQLAlchemy.
 
-    letter: sa.Table
+    ``fact`` and ``state`` hold a letter's columns; ``letter`` is both together, to read from.
+    """
+
+    fact: sa.Table
+    state: sa.Table
     record: sa.Table
     source: sa.Table
     plan: sa.Table
     action: sa.Table
     inbox: sa.Table
+    sqlite: bool
 
     @classmethod
     def of(cls, names: Names, *, sqlite: bool) -> "Tables":
@@ -59,7 +66,7 @@ class Tables:
             return sa.Table(names.tables.get(name, name), metadata, *columns, schema=names.schema)
 
         return cls(
-            letter=table(
+            fact=table(
                 "dead_letter",
                 sa.Column("id", sa.BigInteger, primary_key=True),
                 sa.Column("dead_letter_topic", sa.Text),
@@ -88,15 +95,20 @@ class Tables:
                 sa.Column("size", sa.Integer),
                 sa.Column("order_partition", sa.Integer),
                 sa.Column("order_offset", sa.BigInteger),
-                sa.Column("state", sa.Text),
-                sa.Column("state_at", Moment),
-                sa.Column("plan_id", sa.BigInteger),
-                sa.Column("ordinal", sa.Integer),
                 sa.Column("follows", sa.BigInteger),
                 sa.Column("rounds", sa.Integer),
                 sa.Column("same_failures", sa.Integer),
                 sa.Column("masked", sa.Boolean),
                 sa.Column("forgotten_at", Moment),
+                sa.Column("read_at", Moment),
+            ),
+            state=table(
+                "dead_letter_state",
+                sa.Column("id", sa.BigInteger, primary_key=True, autoincrement=False),
+                sa.Column("state", sa.Text),
+                sa.Column("state_at", Moment),
+                sa.Column("plan_id", sa.BigInteger),
+                sa.Column("ordinal", sa.Integer),
             ),
             record=table(
                 "dead_letter_record",
@@ -156,4 +168,26 @@ class Tables:
                 sa.Column("replays", sa.Integer),
                 sa.Column("processed_at", Moment),
             ),
+            sqlite=sqlite,
         )
+
+    @cached_property
+    def letter(self) -> sa.Subquery:
+        """Letters with their states, in the order of ``DeadLetter``'s fields; without a row of its own it is dead."""
+        fact, state = self.fact.c, self.state.c
+        columns = [column for column in fact if column.name != "read_at"]
+        where = [column.name for column in columns].index("follows")
+        standing = (
+            sa.func.coalesce(state.state, "dead").label("state"),
+            sa.func.coalesce(state.state_at, fact.read_at, type_=Moment()).label("state_at"),
+            state.plan_id,
+            state.ordinal,
+        )
+        joined = self.fact.join(self.state, state.id == fact.id, isouter=True)
+        return sa.select(*columns[:where], *standing, *columns[where:]).select_from(joined).subquery("letter")
+
+    def in_states(self, states: Collection[str]) -> sa.ColumnElement[bool]:
+        """That a letter is in one of ``states``: by their index, where the dead ones are not among them."""
+        if "dead" in states:
+            return self.letter.c.state.in_(sorted(states))
+        return self.letter.c.id.in_(sa.select(self.state.c.id).where(self.state.c.state.in_(sorted(states))))

@@ -14,8 +14,11 @@ import click
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from postroom.cli import metrics as of_daemons
+from postroom.cli.events import EVENTS, MESSAGE
 from postroom.cli.root import postroom
 from postroom.cli.settings import PREFIX, Settings
+from postroom.messaging.metrics import MAX_SERIES
 from postroom.outbox import schema
 
 REFERENCE = Path(__file__).parent / "reference"
@@ -56,6 +59,47 @@ def settings() -> str:
             ]
         else:
             lines.append(_row(name, name, field, Settings))
+    return "\n".join(lines) + "\n"
+
+
+def metrics() -> str:
+    """The metrics with their labels and meanings."""
+    lines = [
+        "# Metrics",
+        "",
+        "Generated from the code by `make reference`. Daemons with `health_address` show them at `/metrics`, and",
+        "`process_…` besides. A histogram NAME has the series `NAME_bucket`, `NAME_sum` and `NAME_count`. No metric",
+        f"has more than {MAX_SERIES:,} series: what would be one more is added up under the label value `other`.",
+        "[Monitor](../how-to/monitor.md) says what to watch.",
+    ]
+    for who, found in of_daemons.catalogue().items():
+        lines += ["", f"## {who}", "", "| metric | kind | labels | meaning |", "|---|---|---|---|"]
+        for metric in found:
+            labels = ", ".join(f"`{label}`" for label in metric.labels)
+            lines.append(f"| `{metric.name}` | {metric.kind} | {labels} | {metric.text} |")
+    return "\n".join(lines) + "\n"
+
+
+def logs() -> str:
+    """The events of the daemons' logs."""
+    message = ", ".join(f"`{fact}`" for fact in MESSAGE)
+    lines = [
+        "# Log events",
+        "",
+        "Generated from the code by `make reference`. The daemons write one event a line to stderr, as JSON where that",
+        "is no terminal (`log_format`), from `info` up (`log_level`). Each has `event`, `level`, `timestamp`,",
+        f"`service`, of an inbox also `group`. An event about one consumed message (✉) also has {message}.",
+        "",
+        "Passwords are masked. With `redact`, the text of handlers' errors is left out, and so are facts that are in",
+        "headers that are to be redacted. Payloads and keys are never logged.",
+        "",
+        "| event | level | service | | facts | meaning |",
+        "|---|---|---|---|---|---|",
+    ]
+    for event in EVENTS:
+        facts = ", ".join(f"`{fact}`" for fact in event.facts)
+        mark = "✉" if event.of_message else ""
+        lines.append(f"| `{event.name}` | {event.level} | {event.services} | {mark} | {facts} | {event.meaning} |")
     return "\n".join(lines) + "\n"
 
 
@@ -104,6 +148,8 @@ def generated() -> dict[Path, str]:
     """Every generated document and what belongs in it."""
     return {
         REFERENCE / "cli.md": cli(),
+        REFERENCE / "logs.md": logs(),
+        REFERENCE / "metrics.md": metrics(),
         REFERENCE / "settings.md": settings(),
         REFERENCE / "schema-postgresql.sql": schema.script("postgres"),
         REFERENCE / "schema-sqlite.sql": schema.script("sqlite"),

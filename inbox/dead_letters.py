@@ -25,7 +25,7 @@ def dead_letter(delivery: Delivery, group: str, failure: Failure, max_bytes: int
     A record that is over it by itself is not cut: the relay parks what Kafka refuses.
     """
     record = delivery.record
-    headers = dead_letter_headers(record, group, failure)
+    headers = dead_letter_headers(record, group, failure, delivery.message_id)
     headers = [(name.replace("\x00", "�"), value) for name, value in headers]  # jsonb knows no U+0000
     for name in _DIAGNOSIS:
         headers = _shortened(headers, name, _size(delivery, headers) - max_bytes)
@@ -42,9 +42,13 @@ def bury(
     *,
     names: Names,
     max_bytes: int,
+    check: Callable[[], None],
     before_commit: Callable[[], None],
 ) -> bool:
-    """Close the message and write its dead letter in ``connection``'s transaction; False: it was closed before."""
+    """Close the message and write its dead letter in ``connection``'s transaction; False: it was closed before.
+
+    ``check`` comes in between; what it raises ends it, and the transaction with it.
+    """
     closing = Closing(
         group=group,
         message_id=delivery.message_id,
@@ -56,6 +60,7 @@ def bury(
     )
     if not close_message(connection, closing, names):
         return False
+    check()
     write_sqlalchemy(connection, [dead_letter(delivery, group, failure, max_bytes)], names)
     before_commit()
     return True

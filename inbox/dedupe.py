@@ -12,10 +12,10 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_scoped_session
 from sqlalchemy.orm import Session, scoped_session
 
+from ..messaging.envelope import storable_id
 from ..messaging.errors import InvalidMessage, NotInTransaction, UsageError
 from ..outbox.names import Names
 from ..outbox.write import fetch_query, run_query
-from .delivery import storable_id
 
 SyncTarget = Session | scoped_session[Session] | sa.Connection
 AsyncTarget = AsyncSession | async_scoped_session[AsyncSession] | AsyncConnection

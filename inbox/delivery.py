@@ -3,16 +3,14 @@
 import uuid
 from dataclasses import dataclass
 
-from ..messaging.dead_letter import REPLAY_GROUP, replay_count
-from ..messaging.envelope import Envelope
+from ..messaging.dead_letter import REPLAY_GROUP, REPLAY_OF, replay_count
+from ..messaging.envelope import IDS, Envelope, storable_id
 from ..messaging.errors import InvalidMessage
 from ..messaging.message import check_type
 from ..messaging.records import ReceivedRecord
 
 UNKNOWN_TYPE = "unknown"
-MAX_ID_LENGTH = 255
 _MAX_REPLAYS = 32_767  # what the column holds; the number comes from a header that anybody may write
-_IDS = uuid.UUID("8f6c1c0e-6a0b-5c53-9f0e-3c1a2d1b7e44")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +36,26 @@ class Delivery:
         return f"{self.record.partition}/{self.record.offset}"
 
     @property
+    def correlation_id(self) -> str:
+        """The message's own, where it is a printable text; else its id."""
+        told = self.envelope.correlation_id
+        return told if told and told.isprintable() else self.message_id
+
+    @property
     def replays(self) -> int:
         """How often the message was replayed before this delivery."""
         return min(replay_count(self.record.headers), _MAX_REPLAYS)
+
+    @property
+    def replaces(self) -> str | None:
+        """The id under which the message died that this replay replaces; None: it has that one's own."""
+        told = self.envelope.header(REPLAY_OF)
+        return None if told is None else storable_id(told)
+
+    @property
+    def has_id(self) -> bool:
+        """Whether it brought an id; else it is known by its place, and a replay of it by another one."""
+        return self.message_id != storable_id(self.place)
 
     def is_for(self, group: str) -> bool:
         """A replay names the group whose dead letter it was; every other delivery is for all."""
@@ -51,7 +66,7 @@ class Delivery:
         try:
             return uuid.UUID(self.message_id)
         except ValueError:
-            return uuid.uuid5(_IDS, self.place)
+            return uuid.uuid5(IDS, self.place)
 
     def type_or_unknown(self) -> str:
         """The type, if the outbox can store it."""
@@ -59,10 +74,3 @@ class Delivery:
             return check_type(self.envelope.type)
         except InvalidMessage:
             return UNKNOWN_TYPE
-
-
-def storable_id(message_id: str) -> str:
-    """``message_id``, or a UUID in its stead where a table cannot hold it: too long, or control characters."""
-    if len(message_id) <= MAX_ID_LENGTH and message_id.isprintable():
-        return message_id
-    return str(uuid.uuid5(_IDS, message_id))

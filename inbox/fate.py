@@ -19,6 +19,7 @@ from .handlers import Handler
 from .held import MAX_ERROR, HeldTable, Hold
 from .inbox import Inbox
 from .lanes import Lanes
+from .limit import DeadLetterLimit, LimitReached
 from .outage import is_transient, judge
 from .policy import Policy
 from .settings import InboxSettings
@@ -57,6 +58,7 @@ class Fates:
         self.clock = clock
         self.observe = observe
         self.held = HeldTable(inbox.group, inbox.names)
+        self.limit = DeadLetterLimit(inbox.group, inbox.names)
         self.outage = Backoff(settings.outage_base_seconds, settings.outage_cap_seconds)
         self._transactions = transactions
 
@@ -124,9 +126,26 @@ class Fates:
         error = Unhandled(f"Group {group!r} has no handler for type {type_!r} on {delivery.topic!r}.")
         return Failed(error, 1, self.clock.now())
 
-    def write_dead_letter(self, connection: sa.Connection, delivery: Delivery, handler: str, failed: Failed) -> bool:
-        """Close the message and write its dead letter; False where it was closed before."""
-        failure = Failure(failed.error, handler, failed.attempts, failed.first_failed_at, self.clock.now())
+    def burying(self, handler: Handler, work: Callable[[sa.Connection], bool]) -> bool | None:
+        """``work``, which writes a dead letter, in a transaction; None where the handler is at its limit of them.
+
+        Then nothing was written, and the handler is paused, here at once and for all. Raises as ``transaction`` does.
+        """
+        most = self.policy(handler).dead_letters_per_minute
+        if most and self.gates[handler].paused == self.limit.reason(handler.name, most):
+            return None
+        try:
+            return self.transaction(work)
+        except LimitReached:
+            self._limit(handler, most)
+            return None
+
+    def write_dead_letter(
+        self, connection: sa.Connection, delivery: Delivery, handler: Handler, failed: Failed
+    ) -> bool:
+        """Close the message and write its dead letter; False where it was closed before. Only in ``burying``."""
+        failure = Failure(failed.error, handler.name, failed.attempts, failed.first_failed_at, self.clock.now())
+        most = self.policy(handler).dead_letters_per_minute
         return bury(
             connection,
             delivery,
@@ -134,6 +153,7 @@ class Fates:
             failure,
             names=self.inbox.names,
             max_bytes=self.settings.dead_letter_max_bytes,
+            check=lambda: self.limit.check(connection, handler.name, most),
             before_commit=lambda: self.tell("condemned", delivery, error=failed.error, attempts=failed.attempts),
         )
 
@@ -166,8 +186,32 @@ class Fates:
             offset=delivery.record.offset,
             message_id=delivery.message_id,
             type=delivery.envelope.type,
+            correlation_id=delivery.correlation_id,
+            sent_at=delivery.envelope.time,
             **facts,
         )
+
+    def _limit(self, handler: Handler, most: int) -> None:
+        try:
+            pause = self.transaction(lambda c: self.limit.pause(c, handler.name, most))
+        except Exception as error:
+            verdict = self.verdict(handler, error)
+            if verdict is Verdict.CRASH:
+                raise
+            if verdict is Verdict.PAUSE:
+                self.pauses(handler, error)
+            return  # the next dead letter tries again
+        if pause is None:
+            return  # an operator let it go on meanwhile
+        with self.lanes.lock:
+            was = self.gates[handler].paused
+            for each, gate in self.gates.items():
+                if each.name == handler.name:
+                    gate.paused = pause.reason
+        if pause.written:
+            self.observe("limited", handler=handler.name, limit=most, reason=pause.reason)
+        elif was != pause.reason:
+            self.observe("held_back", handler=handler.name, reason=pause.reason)
 
     def _resumed(self, handler: Handler, failures: int) -> None:
         if failures:

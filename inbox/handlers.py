@@ -9,12 +9,12 @@ from typing import Any, Protocol, TypedDict, TypeVar, get_args, overload
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
-from ..messaging.envelope import Envelope
+from ..messaging.envelope import IDEMPOTENCY_KEY, Envelope, storable_id
 from ..messaging.errors import InvalidHandler, InvalidMessage, PayloadRefused, Poison
 from ..messaging.message import check_type
 from ..outbox import Event
 from .context import AsyncContext, BatchContext, Context
-from .delivery import Delivery, storable_id
+from .delivery import Delivery
 from .policy import OnDeadLetter, Policy
 from .settings import InboxSettings
 
@@ -29,7 +29,6 @@ class Received:
     envelope: Envelope
 
 
-IDEMPOTENCY_KEY = "idempotency_key"
 M = TypeVar("M", bound=Event | Received)
 R = TypeVar("R")
 Model = type[Event] | type[Received] | None
@@ -122,7 +121,8 @@ class Options(TypedDict, total=False):
     classes that are worth another attempt (with ``retry_on``, no others are), never are, or say that something is
     away. ``timeout``: of an attempt. ``rate``: messages per second. ``concurrency``: attempts at the same time;
     ``adaptive``: fewer of them while they take longer. ``on_dead_letter``: do later messages of a key ``go-on`` or
-    ``wait``. ``breaker_threshold``, ``breaker_window``, ``breaker_open_seconds``: it opens when such a share of so
+    ``wait``. ``dead_letters_per_minute``: when there were so many, the handler is paused until an operator resumes it;
+    0: never. ``breaker_threshold``, ``breaker_window``, ``breaker_open_seconds``: it opens when such a share of so
     many messages failed, for so long. ``priority``: handlers with a higher one have their turn first.
 
     ``duplicates``: the function is called for duplicates, too. ``by_idempotency_key``: messages with a header
@@ -141,6 +141,7 @@ class Options(TypedDict, total=False):
     concurrency: int | None
     adaptive: bool
     on_dead_letter: OnDeadLetter | None
+    dead_letters_per_minute: int | None
     breaker_threshold: float | None
     breaker_window: int | None
     breaker_open_seconds: float | None
@@ -194,6 +195,9 @@ def _policy(name: str, options: Options) -> dict[str, Any]:
         "attempts": _whole(name, "attempts", options.get("attempts"), 1, 1_000),
         "immediate": _whole(name, "immediate", options.get("immediate"), 1, 1_000),
         "concurrency": _whole(name, "concurrency", options.get("concurrency"), 1, 256),
+        "dead_letters_per_minute": _whole(
+            name, "dead_letters_per_minute", options.get("dead_letters_per_minute"), 0, 1_000_000
+        ),
         "breaker_window": _whole(name, "breaker_window", options.get("breaker_window"), 2, 10_000),
         "base": _seconds(name, "base", options.get("base")),
         "cap": _seconds(name, "cap", options.get("cap")),

@@ -157,14 +157,26 @@ class HeldTable:
         return run_query(connection, "held_done", {"id": row_id}, self._names) == 1
 
     def reopen(self, connection: sa.Connection, delivery: Delivery, handler: str) -> bool:
-        """Put a replay where the dead letter is that its key waits for; False where none does, or not for this one."""
-        params: dict[str, Any] = {"group": self._group, "message_id": delivery.message_id}
-        rows = fetch_query(connection, "held_dead_letter", params, self._names)
-        if not rows or replay_count(load(rows[0][1])[0]) >= delivery.replays:
-            return False  # a replay that died already, delivered again
+        """Put a replay where the dead letter is that its key waits for; False where none does, or not for this one.
+
+        A replay that was edited has an id of its own, and tells which message it replaces. One with another topic or
+        key replaces nothing here.
+        """
         record = delivery.record
+        params: dict[str, Any] = {
+            "group": self._group,
+            "topic": delivery.topic,
+            "key": record.key,
+            "message_id": delivery.message_id,
+            "replaces": delivery.replaces,
+        }
+        rows = fetch_query(connection, "held_dead_letter", params, self._names)
+        if not rows or replay_count(load(rows[0][2])[0]) >= delivery.replays:
+            return False  # a replay that died already, delivered again
+        row_id, died_as, _ = rows[0]
         params = {
-            "id": rows[0][0],
+            "id": row_id,
+            "message_id": delivery.message_id if delivery.has_id else died_as,
             "payload": record.value,
             "headers": dump_pairs(_storable(record)),
             "timestamp": self._moment(connection, record.timestamp),

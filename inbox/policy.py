@@ -41,6 +41,9 @@ class Policy(BaseModel):
     on_dead_letter: OnDeadLetter = "go-on"
     """Do later messages of a key go on after a dead letter, or wait until it is resolved?"""
 
+    dead_letters_per_minute: int = Field(60, ge=0, le=1_000_000)
+    """When so many of its messages became dead letters within a minute, the handler is paused. 0: any number may."""
+
     breaker_threshold: float = Field(0.5, gt=0.0, le=1.0)
     """The breaker opens when so much of the last ``breaker_window`` messages failed."""
 

@@ -6,7 +6,8 @@
                           │                ├─ failed in a batch: each of it alone ──▶ again
                           │                ├─ failed: a short wait in hand ──▶ again
                           │                ├─ failed more often: into the table, its key behind it ──▶ held
-                          └─ poison ───────┴─ attempts are used up ──────────────────────────▶ dead_lettered
+                          └─ poison ───────┴─ attempts are used up ─┬────────────────────────▶ dead_lettered
+                                                                    └─ too many of them: the handler is paused ─▶ again
 
 Runs on workers' threads, one job at a time each. What is decided is committed before the job ends, or given back.
 """
@@ -198,19 +199,23 @@ class Processor:
             return False
         waits = policy.on_dead_letter == "wait" and lane.id.key is not None
         rest = [*behind, *self._lanes.rest_of(lane)] if waits else []
+        given = [(lane, each) for each in (item, *(rest or behind))]
 
         def work(connection: sa.Connection) -> bool:
-            buried = fates.write_dead_letter(connection, item.delivery, name, failed)
+            buried = fates.write_dead_letter(connection, item.delivery, item.handler, failed)
             if waits and buried:
                 fates.held.hold(connection, [fates.blocker(item.delivery, name, failed), *map(Hold.behind, rest)])
             return buried
 
         try:
-            buried = fates.transaction(work)
+            buried = fates.burying(item.handler, work)
         except Exception as error:  # noqa: BLE001  judged
             item.condemned = failed
-            given = [(lane, each) for each in (item, *(rest or behind))]
             self._give_back(item.handler, given, fates.verdict(item.handler, error), error)
+            return False
+        if buried is None:  # no attempt is used up: the cause may be gone when the handler goes on
+            item.condemned, item.attempts = None, min(item.attempts, failed.attempts - 1)
+            self._again(given)
             return False
         if waits and buried:
             self._lanes.holding(lane, None)

@@ -6,13 +6,16 @@
 
 One thread polls, whatever the workers do, so that a slow handler costs no membership. Observer steps, with their
 facts; workers tell theirs from their own threads. Those of a message also have topic, partition, offset, message_id,
-type:
+type, correlation_id, sent_at:
 
     assigned           partitions                  the group gave these partitions to this member
     revoked            partitions                  it took them away; what was not begun of them is dropped
     received           (message)                   it was polled
     attempt            (message) handler, attempt  its handler is about to be tried
-    applied            (message) handler, attempt  the handler returned; nothing is committed yet
+    applied            (message) handler,          the handler returned; nothing is committed yet. Of a batch, each
+                       attempt, seconds            message has its share of the seconds
+    raised             (message) handler,          the handler raised, or did not end in time
+                       attempt, seconds, error
     handled            (message) handler, attempt  its transaction is committed; its offset is not yet
     duplicate          (message) handler, attempt  it was closed before; nothing was done
     expired            (message) handler           it came too late; recorded, not run
@@ -27,10 +30,11 @@ type:
     condemned          (message) attempts, error   inbox row and dead letter are written, not committed
     dead_lettered      (message) handler,          they are committed; the offset is not yet
                        attempts, error
-    result_not_kept    (message) handler, type     what the handler returned is no JSON, or has over 64 KiB
+    result_not_kept    (message) handler, returned what the handler returned, of this type, is no JSON, or too large
     paused             error, seconds, handler     something is away; the next try comes after so long
     resumed            failures | reason, handler  it is back, or an operator lets it go on
-    held_back          handler, reason             an operator paused the handler
+    limited            handler, limit, reason      too many of its messages died within a minute: it is paused for all
+    held_back          handler, reason             an operator paused the handler, or its limit elsewhere did
     policy_changed     handler, policy             an operator changed how it is treated
     policy_refused     handler, error              what an operator wants cannot be; it stays as it was
     overdue            handler, seconds            a handler takes longer than its timeout
@@ -63,7 +67,7 @@ from ..outbox.database import parse_url
 from .assignment import InHand
 from .attempt import Attempts
 from .begun import BegunTable, Window
-from .control import HANDLER, Control
+from .control import Control
 from .delivery import Delivery
 from .fate import Fates
 from .gate import Gate
@@ -72,6 +76,7 @@ from .inbox import Inbox
 from .lane import Item, LaneId, weight
 from .lanes import Lanes
 from .member import KAFKA_AWAY, Member, Polled
+from .obedience import Obedience
 from .outage import Left, ObserverFailed, Outages, judge, unmistakable
 from .process import Processor
 from .settings import InboxSettings
@@ -139,9 +144,11 @@ class InboxRunner(Service):
             clock, self._gates, batch_size=settings.batch_size, most=settings.max_in_hand, most_bytes=_MOST_BYTES
         )
         self._control = Control()
+        self._obedience = Obedience(self._gates, self._lanes, settings, self._observe)
         self._control_at = 0.0
         self._heads_at = 0.0
         self._suspects: dict[Partition, Window] = {}
+        self._workers: Workers | None = None
         self._begun = BegunTable(
             inbox.group, inbox.names, f"{socket.gethostname()[:40]}:{os.getpid()}:{uuid4().hex[:8]}"
         )
@@ -150,6 +157,16 @@ class InboxRunner(Service):
     def in_hand(self) -> int:
         """Messages that were polled and are not finished, and keys in the table that will be tried again."""
         return self._lanes.in_hand
+
+    @property
+    def partitions(self) -> Sequence[Partition]:
+        """Those that this member of the group has."""
+        return self._lanes.partitions
+
+    @property
+    def busy(self) -> int:
+        """Workers that do something now."""
+        return self._workers.busy if self._workers is not None else 0
 
     def stop(self) -> None:
         """Ask it to end: nothing more begins, what runs comes to its end."""
@@ -190,9 +207,10 @@ class InboxRunner(Service):
                 observe=self._observe,
                 clock=self._clock,
             )
-            attempts = Attempts(self.inbox, sync, asynchronous, fates.tell)
+            attempts = Attempts(self.inbox, sync, asynchronous, fates.tell, self._clock)
             processor = Processor(fates, attempts, self._begun)
             workers = Workers(settings.concurrency, self._lanes, processor.run, self._clock, self._name)
+            self._workers = workers
             try:
                 while not self._stopping.is_set():
                     if error := self._take_part(workers):
@@ -343,27 +361,9 @@ class InboxRunner(Service):
         if held is not None:
             self._heads_at = now + _LOOK_AT_HELD_EVERY
             self._hold(held)
-        if control != self._control:
-            self._obey(control)
-
-    def _obey(self, control: Control) -> None:
-        self._control = control
-        for handler, gate in self._gates.items():
-            paused = control.why_paused(handler.topic, handler.name)
-            layers = [control.policies.get(subject, {}) for subject in ("", HANDLER + handler.name)]
-            try:
-                policy = handler.policy_by(self.settings, *layers)
-            except ConfigurationError as error:
-                self._observe("policy_refused", handler=handler.name, error=error)
-                policy = gate.policy
-            with self._lanes.lock:
-                changed, was = policy != gate.policy, gate.paused
-                gate.policy, gate.paused = policy, paused
-            if changed:
-                self._observe("policy_changed", handler=handler.name, policy=policy.model_dump(exclude_defaults=True))
-            if paused != was and handler is not NOBODY:
-                self._observe("held_back" if paused is not None else "resumed", handler=handler.name, reason=paused)
-        self._lanes.wake()
+        if control != self._control or self._obedience.differs(control):
+            self._control = control
+            self._obedience.obey(control)
 
     def _end_begun(self, partitions: Sequence[Partition]) -> None:
         """Partitions go: what we began of them is no crash. Else the next member takes more care than it needs to."""

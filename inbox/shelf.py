@@ -3,7 +3,8 @@
 shelve: messages in hand ──▶ the table                  a replay takes the place of the dead letter its key waits for
 drain:  the table's first ──▶ attempt ─┬─ handled ──▶ the next one … until the key has none left, and goes on
                                        ├─ failed ──▶ stays, for later
-                                       └─ attempts are used up ──▶ dead_lettered, or its key waits for that
+                                       ├─ attempts are used up ──▶ dead_lettered, or its key waits for that
+                                       └─ too many dead letters: the handler is paused, and it stays
 """
 
 from collections.abc import Callable
@@ -102,10 +103,8 @@ class Shelf:
     def _try(self, lane: Lane, row: HeldRow) -> bool:
         """One attempt at the first of a key; whether the next one may follow."""
         fates, delivery = self._fates, row.delivery
-        handler = fates.inbox.find(delivery.topic, delivery.envelope.type)
-        if handler is None:
-            if fates.inbox.on_unhandled == "dead-letter":
-                return self._bury(lane, row, NOBODY, fates.unhandled(delivery), fates.policy(NOBODY))
+        handler = fates.inbox.find(delivery.topic, delivery.envelope.type) or NOBODY
+        if handler is NOBODY and fates.inbox.on_unhandled == "skip":
             return self._end(lane, NOBODY, row, lambda _: True, "skipped")
         delivery = handler.known_as(delivery)
         row = replace(row, delivery=delivery)
@@ -114,6 +113,8 @@ class Shelf:
             return False
         began = fates.clock.monotonic()
         try:
+            if handler is NOBODY:
+                return self._bury(lane, row, NOBODY, fates.unhandled(delivery), fates.policy(NOBODY))
             if fates.is_expired(delivery):
                 return self._end(lane, handler, row, lambda c: self._attempts.expire(c, delivery, handler), "expired")
             return self._attempt(lane, row, handler)
@@ -125,7 +126,7 @@ class Shelf:
         known = lane.known
         if known is not None and known.row == row.id:
             if known.failed is not None and row.attempts == known.attempts:
-                return self._bury(lane, row, handler, known.failed, policy)
+                return self._bury(lane, replace(row, attempts=known.attempts - 1), handler, known.failed, policy)
             row = replace(row, attempts=min(row.attempts, known.attempts))  # an operator may have set it back
         if row.attempts >= policy.attempts:  # counted before it began, and the process did not live to tell
             crashed = HandlerCrashed("The process ended while it handled this message, and its attempts are used up.")
@@ -195,12 +196,12 @@ class Shelf:
         self._lanes.holding(lane, seconds)
 
     def _bury(self, lane: Lane, row: HeldRow, handler: Handler, failed: Failed, policy: Policy) -> bool:
-        """Write the dead letter; whether the next of its key may follow."""
+        """Write the dead letter; whether the next of its key may follow. Where it stays, it has ``row.attempts``."""
         fates = self._fates
         waits = policy.on_dead_letter == "wait" and lane.id.key is not None
 
         def work(connection: sa.Connection) -> bool:
-            buried = fates.write_dead_letter(connection, row.delivery, handler.name, failed)
+            buried = fates.write_dead_letter(connection, row.delivery, handler, failed)
             if waits and buried:
                 fates.held.failed(
                     connection,
@@ -217,12 +218,15 @@ class Shelf:
             return buried
 
         try:
-            buried = fates.transaction(work)
+            buried = fates.burying(handler, work)
         except Exception as error:
             if self._judged(handler, error) is Verdict.CRASH:
                 raise
             lane.known = Known(row.id, failed.attempts, failed)
             self._lanes.holding(lane, fates.outage.delay(1))
+            return False
+        if buried is None:
+            self._stays(lane, row, handler, failed.error, attempts=row.attempts, seconds=_LOOK_AGAIN)
             return False
         fates.tell_buried(row.delivery, handler.name, failed, buried=buried)
         if waits and buried:

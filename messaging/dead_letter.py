@@ -20,9 +20,13 @@ MAX_STACK = 8_000
 MAX_MESSAGE = 1_000
 KIP_1191 = "__dlq.errors."
 OURS = "postroom_dlq_"
+#: The id of its inbox row, where that is not the record's own (ce_id).
+INBOX_ID = OURS + "inbox_id"
 #: On a replayed record: how often it was replayed, and the only group that shall run it again.
 REPLAY_COUNT = "postroom_replay_count"
 REPLAY_GROUP = "postroom_replay_group"
+#: On the replay of a dead letter that was edited, which has a new id: the one under which that message died.
+REPLAY_OF = "postroom_replay_of"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +45,13 @@ def dead_letter_topic(topic: str, group: str) -> str:
     return f"{topic}.{group}.dlq"
 
 
-def dead_letter_headers(record: ReceivedRecord, group: str, failure: Failure) -> list[tuple[str, bytes]]:
-    """The headers of ``record``'s dead letter: its own, those of earlier deaths replaced by this one's."""
+def dead_letter_headers(
+    record: ReceivedRecord, group: str, failure: Failure, inbox_id: str | None = None
+) -> list[tuple[str, bytes]]:
+    """The headers of ``record``'s dead letter: its own, those of earlier deaths replaced by this one's.
+
+    ``inbox_id``: under which its inbox knows the message.
+    """
     topic, partition = record.partition
     text = str(failure.error)[:MAX_MESSAGE]
     diagnosis = {
@@ -60,6 +69,8 @@ def dead_letter_headers(record: ReceivedRecord, group: str, failure: Failure) ->
         OURS + "fingerprint": fingerprint(failure.error, failure.handler),
         OURS + "replay_count": str(replay_count(record.headers)),
     }
+    if inbox_id is not None and inbox_id != first(record.headers, "ce_id"):
+        diagnosis[INBOX_ID] = inbox_id
     return [
         *strip(record.headers),
         *((name, value.encode(errors="replace")) for name, value in diagnosis.items()),
@@ -72,16 +83,21 @@ def strip(headers: HeaderPairs) -> list[tuple[str, bytes]]:
     return [
         (name, value)
         for name, value in headers
-        if not name.startswith(added) and name not in (REPLAY_COUNT, REPLAY_GROUP)
+        if not name.startswith(added) and name not in (REPLAY_COUNT, REPLAY_GROUP, REPLAY_OF)
     ]
 
 
-def replay_headers(headers: HeaderPairs, group: str | None) -> list[tuple[str, bytes]]:
-    """The headers of a dead letter's replay, meant for ``group`` alone (any group, where it is unknown)."""
+def replay_headers(headers: HeaderPairs, group: str | None, replaces: str | None = None) -> list[tuple[str, bytes]]:
+    """The headers of a dead letter's replay, meant for ``group`` alone (any group, where it is unknown).
+
+    ``replaces``: for a replay under a new id, the one under which the message died (its ``INBOX_ID``, else its ce_id).
+    """
     count = replays_before(headers) + 1
     told = [(REPLAY_COUNT, str(count).encode())]
     if group is not None:
         told.append((REPLAY_GROUP, group.encode()))
+    if replaces is not None:
+        told.append((REPLAY_OF, replaces.encode()))
     return [*strip(headers), *told]
 
 

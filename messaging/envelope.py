@@ -7,6 +7,7 @@ type as ``content-type``) and W3C Trace Context (``traceparent``, ``tracestate``
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
+from uuid import UUID, uuid5
 
 from .dataschema import HEADER, version_of
 from .headers import HeaderPairs, first, load
@@ -15,9 +16,14 @@ from .records import ReceivedRecord
 JSON = "application/json"
 #: Headers that the toolkit writes itself; an application cannot set them.
 RESERVED = frozenset({"ce_specversion", "ce_id", "ce_type", "ce_time", "ce_source"})
+#: The header by which a handler may know a message (``by_idempotency_key``).
+IDEMPOTENCY_KEY = "idempotency_key"
 #: Headers that go from a consumed message into what its handler publishes.
 PROPAGATED = ("correlation_id", "traceparent", "tracestate", "expires_at")
 
+MAX_ID_LENGTH = 255
+#: Of ids that are made from other names.
+IDS = UUID("8f6c1c0e-6a0b-5c53-9f0e-3c1a2d1b7e44")
 _SPECVERSION = ("ce_specversion", b"1.0")
 
 
@@ -57,6 +63,13 @@ def parse_timestamp(text: str | None) -> datetime | None:
     except ValueError:
         return None
     return moment if moment.tzinfo else None
+
+
+def storable_id(message_id: str) -> str:
+    """``message_id``, or a UUID in its stead where a table cannot hold it: too long, or control characters."""
+    if len(message_id) <= MAX_ID_LENGTH and message_id.isprintable():
+        return message_id
+    return str(uuid5(IDS, message_id))
 
 
 @dataclass(frozen=True, slots=True)

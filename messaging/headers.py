@@ -11,6 +11,7 @@ import re
 from base64 import b64decode, b64encode
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from json.encoder import encode_basestring
 from typing import Any
 
 from .errors import InvalidMessage, InvalidRecord
@@ -23,6 +24,7 @@ MAX_NAME_LENGTH = 255
 MAX_HEADER_BYTES = 65_536
 _NO_TEXT = re.compile("[\x00\ud800-\udfff]")
 _dump = json.JSONEncoder(ensure_ascii=False).encode  # json.dumps would make an encoder each time
+_name = lru_cache(maxsize=1024)(encode_basestring)
 
 
 def check_headers(headers: object) -> dict[str, str]:
@@ -52,7 +54,8 @@ def dump_object(headers: Mapping[str, str]) -> str:
 
 def dump_pairs(pairs: HeaderPairs) -> str:
     """The lossless form, for what is forwarded."""
-    return _dump([[name, _to_json(value)] for name, value in pairs])
+    # By hand: a general encoder takes twice as long for what is always the same shape.
+    return f"[{', '.join([f'[{_name(name)}, {_value(value)}]' for name, value in pairs])}]"
 
 
 def load(text: str) -> tuple[list[tuple[str, bytes]], bool]:
@@ -92,12 +95,14 @@ def _storable(text: str) -> bool:
     return _NO_TEXT.search(text) is None
 
 
-def _to_json(value: bytes) -> Any:
+def _value(value: bytes) -> str:
     try:
         text = value.decode()
     except UnicodeDecodeError:
         text = "\x00"
-    return {"base64": b64encode(value).decode()} if "\x00" in text else text  # jsonb knows no U+0000
+    if "\x00" in text:  # jsonb knows no U+0000
+        return _dump({"base64": b64encode(value).decode()})
+    return encode_basestring(text)
 
 
 def _from_json(value: Any) -> bytes:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 #: Shorter ones stand everywhere by chance.
 LEAST = 3
 _MOST = 2_000
+_MOST_CUTS = 100_000
 _EDGE = 200
 _CUT = re.compile(r"…|\.\.\.")
 
@@ -23,6 +24,8 @@ def hidden(text: str, values: Iterable[str | bytes], mask: str) -> str | None:
             return None
     if not forms:
         return text
+    if len(forms) * len(_CUT.findall(text)) > _MOST_CUTS:
+        return None
     longest_first = sorted((form for form in forms if len(form) <= len(text)), key=len, reverse=True)
     found = re.compile("|".join(map(re.escape, (mask, *longest_first))))
     return _without_ends(found.sub(mask, text), forms, mask)

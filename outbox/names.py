@@ -23,6 +23,7 @@ TABLES = (
     "inbox_control",
     "inbox_action",
     "dead_letter",
+    "dead_letter_state",
     "dead_letter_record",
     "dead_letter_source",
     "dead_letter_plan",

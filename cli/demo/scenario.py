@@ -165,16 +165,17 @@ class Scenario:
         self._screen.say(f"{len(copies)} records of {topic} are sent a second time")
 
     def _repair_and_replay(self) -> None:
-        topic = f"{READS['payment']}.{INBOXES['payment'].group}.dlq"
-        self._screen.command(
-            "postroom dlq list --limit 5", self._processes.run("dlq", "list", "--topic", topic, "--limit", "5")
-        )
+        topic = READS["payment"]
+        find = ("dlq", "stats", "--topic", topic)
+        self._screen.command(f"postroom {' '.join(find)}", self._processes.run(*find))
+        look = ("dlq", "list", "--topic", topic, "--limit", "5")
+        self._screen.command(f"postroom {' '.join(look)}", self._processes.run(*look))
         self._screen.say(f"repair: the payment service learns what one {_POISON} is worth")
         with Session(self._engine) as session, session.begin():
             session.add(Rate(currency=_POISON, euros=Decimal("0.0069")))
         reason = f"rate for {_POISON} added"
-        replay = ("dlq", "replay", "--topic", topic, "--yes", "--reason", reason)
-        self._screen.command(f"postroom dlq replay --yes --reason '{reason}'", self._processes.run(*replay))
+        replay = ("dlq", "replay", "--topic", topic, "--canary", "1", "--wait", "--yes", "--reason")
+        self._screen.command(f"postroom {' '.join(replay)} '{reason}'", self._processes.run(*replay, reason))
 
     def _until(self, condition: Callable[[], bool], what: str, writers: list[Future[None]] | None = None) -> None:
         """Poll, showing progress. Raises DemoError when nothing moves any more."""
@@ -226,6 +227,7 @@ def environment(database: Database, broker: Broker, prefix: str) -> dict[str, st
         "POSTROOM_KAFKA_BOOTSTRAP_SERVERS": broker.bootstrap_servers,
         "POSTROOM_KAFKA_OPTIONS": json.dumps(dict(broker.client_config)),
         "POSTROOM_DEMO_PREFIX": prefix,
+        "POSTROOM_DLQ__TOPICS": json.dumps([f"{prefix}.*.dlq"]),
         "POSTROOM_RELAY__LEASE_SECONDS": "5",  # after the SIGKILL, the next relay waits for so long
         "NO_COLOR": "1",
         "COLUMNS": "100",

@@ -102,7 +102,7 @@ def reserve(event: OrderPlaced, ctx: Context) -> None:
     ctx.publish(StockReserved(order_id=event.order_id, currency=event.currency, total=event.total))
 
 
-@payment.handler(STOCK, StockReserved, attempts=3, base=0.01, cap=0.05)
+@payment.handler(STOCK, StockReserved, attempts=3, base=0.01, cap=0.05, dead_letters_per_minute=0)
 def charge(event: StockReserved, ctx: Context) -> None:
     """Take the money, in euros."""
     rate = ctx.session.get(Rate, event.currency)

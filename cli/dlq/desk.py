@@ -1,5 +1,6 @@
 """The ledger of dead letters as a command finds it: brought up to date first, where Kafka answers."""
 
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import datetime
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from ..finding import Finding
 
 F = TypeVar("F", bound="Callable[..., Any]")
+_MANY = 10_000
 
 
 def looks(function: F) -> F:
@@ -38,11 +40,16 @@ def opened(app: App, *, fresh: bool = True, named: Sequence[str] = ()) -> "Itera
             try:
                 bring_up_to_date(app, ledger, named)
             except KafkaUnavailable as error:
-                if not app.as_json:
-                    click.echo(
-                        f"Kafka does not answer, so this is what the ledger {_known_at(ledger)}: {error}", err=True
-                    )
+                warn(app, f"{error} What came lately may be missing: {_known_at(ledger)}.")
         yield ledger
+
+
+def warn(app: App, text: str) -> None:
+    """Say on stderr what does not end the command; as JSON where errors are."""
+    from ..errors import masked
+
+    told = masked(text, app.secrets())
+    click.echo(json.dumps({"warning": told}) if app.as_json else told, err=True)
 
 
 def bring_up_to_date(app: App, ledger: "Ledger", named: Sequence[str] = ()) -> "Caught":
@@ -57,6 +64,7 @@ def catch(
     """As ``bring_up_to_date``, with a reader at hand; tells what retention took, and what was made anew."""
     from ...dlq import catch_up, find_topics, settle
     from .. import output
+    from ..serve import calm_garbage_collector
 
     settings = app.settings.dlq
     topics = find_topics(existing, settings.topics, named=named)
@@ -66,6 +74,8 @@ def catch(
         def observe(step: str, /, **facts: Any) -> None:
             if step == "reading":
                 bars.pop_all().close()
+                if facts["count"] >= _MANY:
+                    calm_garbage_collector()
                 bar = output.progress(f"reading {facts['topic']}", facts["count"], hidden=app.as_json)
                 advance["by"] = bars.enter_context(bar)
             elif step == "read" and "by" in advance:
@@ -73,8 +83,7 @@ def catch(
 
         caught = catch_up(reader, ledger, topics, max_replays=settings.max_replays, observer=observe)
     settle(ledger)
-    if not app.as_json:
-        _tell(caught)
+    _tell(app, caught)
     return caught
 
 
@@ -117,16 +126,16 @@ def _worded(value: Any) -> str:
     return output.shown(value) if isinstance(value, bytes) else output.clean(str(value))
 
 
-def _tell(caught: "Caught") -> None:
+def _tell(app: App, caught: "Caught") -> None:
     from .. import output
 
     if caught.missed:
         lost = output.counted(caught.missed, "record")
-        click.echo(f"Retention took {lost} from dead-letter topics before they were read here.", err=True)
+        warn(app, f"Retention took {lost} from dead-letter topics before they were read here.")
     for place in caught.renewed:
-        click.echo(f"{output.clean(place)} was deleted and made anew; what was read of it before stays.", err=True)
+        warn(app, f"{output.clean(place)} was deleted and made anew; what was read of it before stays.")
     for topic in caught.gone:
-        click.echo(f"Topic {output.clean(topic)} is gone; what was read of it stays.", err=True)
+        warn(app, f"Topic {output.clean(topic)} is gone; what was read of it stays.")
 
 
 def _known_at(ledger: "Ledger") -> str:
@@ -134,4 +143,6 @@ def _known_at(ledger: "Ledger") -> str:
     from .. import output
 
     moment = last_read(ledger)
-    return "holds; it was never brought up to date" if moment is None else f"knew {output.ago(moment)} ago"
+    if moment is None:
+        return "the ledger was never brought up to date"
+    return f"the last one came into the ledger {output.ago(moment)} ago"

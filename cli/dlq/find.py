@@ -9,15 +9,14 @@ from ...dlq import BYS, SORTS, State
 from ..app import App
 from ..command import Command
 from ..finding import finding, paging
-from .desk import bring_up_to_date, catch, existing_topics, looks, opened, wanted
+from .desk import bring_up_to_date, catch, looks, opened, wanted, warn
 
 if TYPE_CHECKING:
     from ...dlq import By, DeadLetter, Filter, Ledger, Sort
     from ..finding import Finding
 
-STATES = tuple(State)
+STATES = tuple(state.value for state in State)
 _AROUND = 3
-_PAGE = 500
 
 
 @click.command("list", cls=Command)
@@ -120,6 +119,9 @@ def stats(app: App, /, *, found: "Finding", by: "By", limit: int, fresh: bool, n
         if app.redaction:
             examples = ledger.letters(list(messages))
             messages = {letter.id: _masked(app, letter).message for letter in examples}
+        if by == "key":
+            for group in made.groups:
+                group.value = app.redaction.key(group.value)
     if app.as_json:
         groups = [{**group_summary(group), "message": messages.get(group.example)} for group in made.groups]
         span = {"since": made.since, "until": made.until}
@@ -140,7 +142,9 @@ def stats(app: App, /, *, found: "Finding", by: "By", limit: int, fresh: bool, n
 @click.option("--in", "named", multiple=True, metavar="TOPIC", help="Read this topic, too, whatever its name is.")
 @click.pass_obj
 def watch(app: App, /, *, found: "Finding", interval: float, named: tuple[str, ...]) -> None:
-    """Show dead letters as they come, until Ctrl-C. With --json, one object on each line.
+    """Show dead letters as they come, until Ctrl-C, which is no failure. With --json, one object on each line.
+
+    Those of now are not shown. While Kafka does not answer, it waits.
 
     \b
     Examples:
@@ -148,19 +152,27 @@ def watch(app: App, /, *, found: "Finding", interval: float, named: tuple[str, .
       postroom dlq watch --json | jq -r '[.group, .error] | @tsv'
     """
     from ...dlq import last_id
+    from ...messaging.errors import KafkaUnavailable
     from ...messaging.observer import unobserved
     from ..serve import Signals
 
     asked = wanted(found)
-    with app.ledger() as ledger, app.reader() as reader, Signals(unobserved) as signals:
-        catch(app, ledger, reader, existing_topics(app), named)
+    away = False
+    with app.ledger() as ledger, app.reader() as reader, app.topics() as topics, Signals(unobserved) as signals:
+        catch(app, ledger, reader, dict(topics.partitions()), named)
         newest = last_id(ledger)
         if not app.as_json:
             click.echo("Watching; Ctrl-C ends it.", err=True)
         while not signals.wait(interval):
-            caught = catch(app, ledger, reader, existing_topics(app), named)
-            if caught.read:
-                newest = _print_new(app, ledger, asked, newest)
+            try:
+                catch(app, ledger, reader, dict(topics.partitions()), named)
+            except KafkaUnavailable as error:
+                if not away:
+                    warn(app, f"{error} It goes on when Kafka does.")
+                away = True
+            else:
+                away = False
+            newest = _print_new(app, ledger, asked, newest)  # those, too, that another command has read meanwhile
 
 
 @click.command("sync", cls=Command)

@@ -8,10 +8,12 @@ from rich.console import Console
 from rich.text import Text
 
 from ...dlq import Action, DeadLetter, Group, State, Statistics
+from ...dlq.letter import FINGERPRINT
 from .. import output
 from ..record import print_headers, print_pairs, print_payload
 
 _WIDE = 120
+_TOGETHER = 3  # parts of a trend in one bar, where there is little room
 _BARS = " ▁▂▃▄▅▆▇█"
 
 
@@ -88,7 +90,7 @@ def print_list(console: Console, letters: Sequence[DeadLetter]) -> None:
         console.print(Text(output.clean(topic), style="bold"), overflow="fold")
         extra = ("place", "message id", "tries", "replays") if wide else ()
         table = output.table("id", "failed", *extra, "type", "key", "error", "state", right=("id", "tries", "replays"))
-        table.expand = True
+        table.expand, table.collapse_padding = True, not wide
         widths = {"type": 32 if wide else 15, "key": 20 if wide else 9, "message id": 36, "state": 12}
         for column in table.columns:
             column.max_width = widths.get(str(column.header))
@@ -167,12 +169,12 @@ def print_statistics(console: Console, found: Statistics, by: str, messages: Map
     told = ("topic", "handler", "error") if wide and failure else ("error",) if failure else ()
     columns = (by, "all", "dead", *extra, *told) if by != "state" else (by, "all", *extra, *told)
     table = output.table(*columns, right=("all", "dead"))
-    table.expand = True
-    widths = {"topic": 24, "handler": 32, "fingerprint": 16 if wide else 8}
+    table.expand, table.collapse_padding = True, not wide
+    widths = {"topic": 24, "handler": 32, "fingerprint": FINGERPRINT if wide else len("fingerprint")}
     for column in table.columns:
         column.max_width = widths.get(str(column.header))
         column.ratio = 1 if column.header in ("error", by) and column.header != "fingerprint" else None
-    trends = [group.trend if wide else _halved(group.trend) for group in found.groups]
+    trends = [group.trend if wide else _coarser(group.trend) for group in found.groups]
     most = max((max(parts) for parts in trends), default=0)
     for group, parts in zip(found.groups, trends, strict=True):
         value = output.shown(group.value) if isinstance(group.value, bytes) else str(group.value or "-")
@@ -190,8 +192,7 @@ def print_statistics(console: Console, found: Statistics, by: str, messages: Map
         cells["error"] = text if by != "error" else str(group.value or "-")
         table.add_row(*(output.clean(cells[name]) for name in columns))
     console.print(table)
-    if by != "state":
-        console.print()
+    console.print()
     hours = output.span(found.until - found.since) if not _odd(found) else "the span asked for"
     console.print(Text(f"trend: {hours}, up to {output.local(found.until)}", style="dim"))
 
@@ -230,8 +231,8 @@ def _class(error: str | None) -> str:
     return (error or "").rsplit(".", 1)[-1]
 
 
-def _halved(parts: Sequence[int]) -> list[int]:
-    return [one + other for one, other in zip(parts[::2], parts[1::2], strict=True)]
+def _coarser(parts: Sequence[int]) -> list[int]:
+    return [sum(parts[start : start + _TOGETHER]) for start in range(0, len(parts), _TOGETHER)]
 
 
 def _odd(found: Statistics) -> bool:

@@ -1,7 +1,7 @@
 """``postroom dlq replay|plans|cancel``: frozen plans, and going through with them."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -12,14 +12,16 @@ from ..app import App
 from ..command import Command, changes_data
 from ..finding import finding
 from ..params import GROUP, SPAN, TEXT
-from .desk import catch, existing_topics, in_words, looks, wanted
+from .choosing import meant
+from .desk import catch, existing_topics, looks
 from .find import STATES
-from .reports import left_of, paced, report, targets_of, tell_draft, tell_frozen, tell_plans, tell_refused
+from .reports import left_of, paced, report, targets_of, tell_draft, tell_frozen, tell_plan, tell_plans, tell_refused
 
 if TYPE_CHECKING:
     from datetime import timedelta
 
-    from ...dlq import Filter, Ledger, Ran
+    from ...dlq import Ledger, Ran
+    from ...dlq.plan import Target
     from ..finding import Finding
 
 
@@ -114,7 +116,7 @@ def replay(
     """Send dead letters back to their topics, for the group that failed; all of them, unless told which.
 
     What matches becomes a frozen plan: what comes later is not in it. Each letter goes once, through the outbox, in
-    its key's original order; the relay publishes it. Interrupted, the plan is taken up with --plan.
+    its key's original order; the relay publishes it. Ctrl-C ends it between two batches with 130; --plan goes on.
 
     \b
     Examples:
@@ -123,10 +125,13 @@ def replay(
       postroom dlq replay --error Timeout --canary 1,10,100 --rate 50 --max-failures 5%
       postroom dlq replay --plan 7
     """
-    from ...dlq import Aim, Pace, draft_plan, find_plan, make_plan, set_pace
+    from ...dlq import Aim, Pace, draft_plan, make_plan, set_pace
     from .. import output
 
     _check(letters, found, plan, to_group=to_group, every_group=every_group, more=bool(canary or limit or again))
+    waited = await_for is not None
+    if freeze and (plan is not None or waited):
+        raise click.UsageError("--freeze only makes a plan; give neither --plan nor --wait with it.")
     pace = Pace(canary, rate, 0.1 if max_failures is None and canary else max_failures)
     aim, draft = Aim(to_group, every_group), None
     with ExitStack() as stack:
@@ -138,20 +143,18 @@ def replay(
             catch(app, ledger, reader, existing, named)
 
         if plan is not None:
-            going = find_plan(ledger, plan)
-            if dry_run:
-                tell_plans(app, [going])
+            if not _taken_up(app, ledger, plan, waited=waited, unconfirmed=unconfirmed, yes=yes, dry_run=dry_run):
                 return
-            output.confirm(f"Go on with plan {plan}, {left_of(going)} left?", yes=yes)
             set_pace(ledger, plan, rate, max_failures)
         else:
             if fresh:
                 look()
-            asked, words = _asked(ledger, letters, found)
+            asked, words = meant(ledger, letters, found)
             draft = draft_plan(ledger, asked, existing=existing, aim=aim, again=again, limit=limit)
             if dry_run or not draft.letters:
                 tell_draft(app, draft, dry_run=dry_run)
                 return
+            _check_known(ledger, draft.targets, waited=waited, steps=bool(canary), unconfirmed=unconfirmed)
             if not app.as_json:
                 tell_refused(draft)
             where = f"{output.counted(len(draft.letters), 'dead letter')} to {targets_of(draft)}"
@@ -168,7 +171,7 @@ def replay(
                 tell_frozen(app, made, draft)
                 return
         ran = _run(app, ledger, plan, reason, look, step_timeout.total_seconds(), unconfirmed, await_for)
-    report(app, ran, draft, waited=await_for is not None)
+    report(app, ran, draft, waited=waited)
 
 
 @click.command("plans", cls=Command)
@@ -183,14 +186,17 @@ def plans(app: App, /, *, plan: int | None, limit: int) -> None:
     \b
     Examples:
       postroom dlq plans
-      postroom dlq plans 7 --json | jq .counts
+      postroom dlq plans 7
+      postroom dlq plans 7 --json | jq '.plans[0].counts'
     """
     from ...dlq import find_plan, find_plans, settle
 
     with app.ledger() as ledger:
         settle(ledger)
-        found = find_plans(ledger, limit) if plan is None else [find_plan(ledger, plan)]
-    tell_plans(app, found)
+        if plan is not None:
+            tell_plan(app, find_plan(ledger, plan))
+        else:
+            tell_plans(app, find_plans(ledger, limit))
 
 
 @click.command("cancel", cls=Command)
@@ -210,13 +216,16 @@ def cancel(app: App, /, *, plan: int, reason: str | None, yes: bool, dry_run: bo
 
     with app.ledger() as ledger:
         left = left_of(find_plan(ledger, plan))
-        if not dry_run:
+        if left and not dry_run:
             output.confirm(f"Give up plan {plan}, {left} left?", yes=yes)
             left = cancel_plan(ledger, plan, actor(), reason)
     if app.as_json:
-        output.emit({"plan": plan, "changed": 0 if dry_run else left, "left": left, "dry_run": dry_run})
-        return
-    click.echo(f"{output.counted(left, 'dead letter')} {'would be' if dry_run else 'of it'} dead again.")
+        output.emit({"plan": plan, "cancelled": left, "dry_run": dry_run})
+    elif not left:
+        click.echo(f"Nothing is left of plan {plan}: none of its letters waits to be replayed.")
+    else:
+        told = "would be" if dry_run else "is" if left == 1 else "are"
+        click.echo(f"{output.counted(left, 'dead letter')} of plan {plan} {told} dead again.")
 
 
 def _check(
@@ -232,13 +241,42 @@ def _check(
         raise click.UsageError("Give --to-group or --every-group, not both.")
 
 
-def _asked(ledger: "Ledger", letters: Sequence[str], found: "Finding") -> "tuple[Filter, str]":
-    from ...dlq import Filter, get
+def _taken_up(
+    app: App, ledger: "Ledger", plan: int, *, waited: bool, unconfirmed: str, yes: bool, dry_run: bool
+) -> bool:
+    """Whether to go on with a plan. Raises UsageError where there is none, click.ClickException for a cancelled one."""
+    from ...dlq import find_plan
+    from .. import output
 
-    if not letters:
-        return wanted(found), in_words(found)
-    ids = sorted({get(ledger, name)[0].id for name in letters})
-    return Filter(ids=ids), ", ".join(map(str, ids))
+    going = find_plan(ledger, plan)
+    left = left_of(going)
+    if dry_run:
+        tell_plan(app, going)
+        return False
+    if going.state == "cancelled":
+        raise click.ClickException(f"Plan {plan} was cancelled: what was left of it is dead again.")
+    steps = bool(going.pace.steps and left)
+    _check_known(ledger, going.targets, waited=waited, steps=steps, unconfirmed=unconfirmed)
+    if left:
+        output.confirm(f"Go on with plan {plan}, {left} left?", yes=yes)
+    return True
+
+
+def _check_known(ledger: "Ledger", targets: "Iterable[Target]", *, waited: bool, steps: bool, unconfirmed: str) -> None:
+    """Raises click.UsageError where something would be waited for that no inbox here can confirm."""
+    from ...dlq import knows
+
+    if not waited and (not steps or unconfirmed == "go-on"):
+        return
+    groups = {group for _, group in targets}
+    unknown = groups - knows(ledger, {group for group in groups if group is not None})
+    if not unknown:
+        return
+    who = ", ".join(sorted("a group that nobody told" if group is None else repr(group) for group in unknown))
+    instead = "leave --wait out" if waited else "add --unconfirmed go-on, which stops for failures only"
+    raise click.UsageError(
+        f"There is no inbox of {who} in this database, so nothing here can tell when it handled a replay; {instead}."
+    )
 
 
 def _run(  # noqa: PLR0917
@@ -296,4 +334,4 @@ def _run(  # noqa: PLR0917
             settled = await_settled(
                 ledger, plan, await_for.total_seconds(), look=look, wait=signals.wait, observer=waiting
             )
-        return replace(ran, plan=settled, interrupted=signals.stopping.is_set())
+        return replace(ran, plan=settled, interrupted=signals.came)

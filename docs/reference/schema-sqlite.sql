@@ -224,23 +224,29 @@ CREATE TABLE "postroom_dead_letter" (
     size               INTEGER,
     order_partition    INTEGER NOT NULL,
     order_offset       INTEGER NOT NULL,
-    state              TEXT    NOT NULL DEFAULT 'dead',
-    state_at           TEXT    NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now')),
-    plan_id            INTEGER,
-    ordinal            INTEGER,
     follows            INTEGER,
     rounds             INTEGER NOT NULL DEFAULT 0,
     same_failures      INTEGER NOT NULL DEFAULT 0,
     masked             INTEGER NOT NULL DEFAULT 0,
     forgotten_at       TEXT,
+    read_at            TEXT    NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now')),
     UNIQUE (dead_letter_topic, "partition", "offset", incarnation)
 );
 CREATE INDEX "postroom_dead_letter_failed_at" ON "postroom_dead_letter" (failed_at, id);
 CREATE INDEX "postroom_dead_letter_fingerprint" ON "postroom_dead_letter" (fingerprint, failed_at, id);
 CREATE INDEX "postroom_dead_letter_message_id" ON "postroom_dead_letter" (message_id);
 CREATE INDEX "postroom_dead_letter_key" ON "postroom_dead_letter" (key);
-CREATE INDEX "postroom_dead_letter_state" ON "postroom_dead_letter" (state, failed_at, id) WHERE state <> 'dead';
-CREATE INDEX "postroom_dead_letter_planned" ON "postroom_dead_letter" (plan_id, ordinal) WHERE plan_id IS NOT NULL;
+
+CREATE TABLE "postroom_dead_letter_state" (
+    id                 INTEGER PRIMARY KEY,
+    state              TEXT    NOT NULL,
+    state_at           TEXT    NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now')),
+    plan_id            INTEGER,
+    ordinal            INTEGER
+);
+CREATE INDEX "postroom_dead_letter_state_state" ON "postroom_dead_letter_state" (state, id);
+CREATE INDEX "postroom_dead_letter_state_plan" ON "postroom_dead_letter_state" (plan_id, ordinal)
+    WHERE plan_id IS NOT NULL;
 
 CREATE TABLE "postroom_dead_letter_record" (
     id                 INTEGER PRIMARY KEY,
@@ -282,6 +288,9 @@ ALTER TABLE "postroom_dead_letter_action" ADD COLUMN plan_id INTEGER;
 ALTER TABLE "postroom_dead_letter_action" ADD COLUMN from_state TEXT;
 ALTER TABLE "postroom_dead_letter_action" ADD COLUMN to_state TEXT;
 CREATE INDEX "postroom_dead_letter_action_letter" ON "postroom_dead_letter_action" (dead_letter_id);
+
+CREATE INDEX "postroom_inbox_dead_lettered" ON "postroom_inbox" (consumer_group, handler, processed_at)
+    WHERE outcome = 'dead-lettered';
 
 INSERT INTO "postroom_schema_version" (version) VALUES (4);
 

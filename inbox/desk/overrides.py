@@ -42,6 +42,7 @@ SETTINGS: Mapping[str, Setting] = MappingProxyType(
         "rate": Setting(float, most=10_000_000, above=True),
         "concurrency": Setting(int, 1, 256),
         "on_dead_letter": Setting(str, choices=("go-on", "wait")),
+        "dead_letters_per_minute": Setting(int, 0, 1_000_000),
         "breaker_threshold": Setting(float, most=1, above=True),
         "breaker_open_seconds": Setting(float, above=True),
     }

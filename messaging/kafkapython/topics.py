@@ -29,8 +29,11 @@ class Reader:
             if topic not in self._consumer.topics():
                 raise UnknownTopic(f"Kafka knows no topic {topic!r}; check the name.")
             parts = [TopicPartition(topic, number) for number in self._consumer.partitions_for_topic(topic) or ()]
-            first = self._consumer.beginning_offsets(parts)
-            after_last = self._consumer.end_offsets(parts)
+            try:
+                first = self._consumer.beginning_offsets(parts)
+                after_last = self._consumer.end_offsets(parts)
+            except KeyError as error:  # kafka-python 3.0.12 drops the partitions that no broker leads
+                raise KafkaUnavailable(f"A partition of topic {topic!r} has no leader now; try again.") from error
         return {part.partition: (first[part], after_last[part]) for part in parts}
 
     def read(self, topic: str, start: Mapping[int, int] | None = None) -> Iterator[ReceivedRecord]:

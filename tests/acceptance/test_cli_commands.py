@@ -3,21 +3,15 @@
 import json
 import signal
 import socket
-from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import psycopg
 import pytest
 
-from postroom.messaging.dead_letter import Failure, dead_letter_headers
-from postroom.messaging.kafka import KafkaOptions, connect
-from postroom.messaging.records import OutgoingRecord, Partition, ReceivedRecord
 from postroom.outbox import Message, Names, Outbox, schema
 from postroom.outbox.write import write_psycopg
-from postroom.testing.kafka import Broker
 from postroom.testing.postgres import Database
 
 NOWHERE = {"POSTROOM_DATABASE_URL": "postgresql://u:s3cret@127.0.0.1:1/x"}
@@ -28,32 +22,6 @@ NO_KAFKA = {
 
 
 Shell = Any  # tests/acceptance/conftest.py
-
-
-def make_letters(broker: Broker, topic: str, count: int) -> list[str]:
-    """Dead letters of group billing, every third a TimeoutError; their message ids."""
-    kafka = connect(KafkaOptions(broker.bootstrap_servers, options=dict(broker.client_config)))
-    now = datetime.now(UTC)
-    ids = [str(uuid4()) for _ in range(count)]
-    records = [OutgoingRecord(topic, b"k", b"{}", [])]
-    for n, id_ in enumerate(ids):
-        error = TimeoutError(f"gateway {n}") if n % 3 == 0 else ValueError(f"no stock {n}")
-        own = [("ce_id", id_.encode()), ("ce_type", b"shop.order.placed")]
-        original = ReceivedRecord(Partition(topic, 0), n, b"k%d" % n, b'{"n": %d, "x": "\xc3\xa4"}' % n, own, now)
-        headers = dead_letter_headers(original, "billing", Failure(error, "shop.charge", 5, now, now))
-        records.append(OutgoingRecord(f"{topic}.billing.dlq", original.key, original.value, headers))
-    records.append(OutgoingRecord(f"{topic}.odd", b"\xff", b"\x00\xff", [("weird", b"\xff")]))
-    publisher = kafka.publisher()
-    publication = publisher.send(records)
-    assert publication.wait(30)
-    assert publication.errors() == {}
-    publisher.close(5)
-    return ids
-
-
-def outbox_ids(url: str) -> list[str]:
-    with psycopg.connect(url) as connection:
-        return [str(row[0]) for row in connection.execute("SELECT id FROM postroom.outbox")]
 
 
 # What goes wrong
@@ -67,13 +35,18 @@ def outbox_ids(url: str) -> list[str]:
         (["init"], NOWHERE, 4, "The database does not answer"),
         (["relay", "status"], NOWHERE, 4, "The database does not answer"),
         (["dlq", "replay", "--yes"], NOWHERE, 4, "The database does not answer"),
-        (["dlq", "list"], NO_KAFKA, 4, "Kafka does not answer"),
-        (["dlq", "show", "orders.billing.dlq/0/1"], NO_KAFKA, 4, "Kafka does not answer"),
+        (["dlq", "list"], {}, 3, "No database is set"),
+        (["topics", "create", "orders", "--yes"], NO_KAFKA, 4, "Kafka does not answer"),
         (["db", "check", "--database-url", "oracle://u:s3cret@h/d"], {}, 3, "not on 'oracle'"),
         (["db", "check", "--database-url", "postgresql://u:s3cret@h:port/d"], {}, 3, "cannot be read"),
         (["db", "check", "--database-url", "postgresql://u:s3cret@h/d?x=1"], {}, 3, "unknown parameter"),
-        (["dlq", "list"], {"POSTROOM_KAFKA_OPTIONS": '{"nonsense": 1}'}, 3, "no option 'nonsense'"),
-        (["dlq", "list"], {"POSTROOM_KAFKA_OPTIONS": '{"acks": 0}'}, 3, "cannot be set"),
+        (
+            ["topics", "create", "orders", "--yes"],
+            {"POSTROOM_KAFKA_OPTIONS": '{"nonsense": 1}'},
+            3,
+            "no option 'nonsense'",
+        ),
+        (["topics", "create", "orders"], {"POSTROOM_KAFKA_OPTIONS": '{"acks": 0}'}, 3, "cannot be set"),
         (["relay", "run"], {"POSTROOM_RELAY__LEASE_SECONDS": "0"}, 3, "must be a number at least 2 and at most 600"),
         (["inbox", "run", "nomodule:inbox"], {}, 2, "There is no module 'nomodule'"),
         (["inbox", "run", "shop:nothing"], {}, 2, "has no 'nothing'"),
@@ -155,21 +128,12 @@ def test_tables_of_another_version_are_told_with_3(
     assert sentence in done.stderr.splitlines()[-1]
 
 
-def test_an_unknown_topic_is_told(ready: Shell) -> None:
-    for arguments in (["--topic", "nosuch"], ["--in", "nosuch"]):
-        for command in (["dlq", "list"], ["dlq", "replay", "--yes"]):
-            done = ready.run(*command, *arguments)
-            assert (done.returncode, done.stdout) == (1, "")
-            assert "'nosuch'" in done.stderr
-    done = ready.run("dlq", "show", "nosuch.billing.dlq/0/0")
-    assert (done.returncode, "'nosuch.billing.dlq'" in done.stderr) == (1, True)
-
-
-def test_ctrl_c_while_kafka_does_not_answer_ends_a_listing_with_130(shell: Shell) -> None:
+def test_ctrl_c_while_kafka_does_not_answer_ends_a_listing_with_130(database_shell: Shell) -> None:
+    schema.upgrade(database_shell.environment["POSTROOM_DATABASE_URL"])
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.settimeout(30)
         address = f"127.0.0.1:{listener.getsockname()[1]}"
-        process = shell.start("dlq", "list", POSTROOM_KAFKA_BOOTSTRAP_SERVERS=address)
+        process = database_shell.start("dlq", "list", POSTROOM_KAFKA_BOOTSTRAP_SERVERS=address)
         connection, _ = listener.accept()
         with connection, process:
             process.send_signal(signal.SIGINT)
@@ -224,82 +188,6 @@ def test_the_sql_that_is_printed_makes_the_tables(database_shell: Shell, tmp_pat
     lite.executescript(database_shell.json("db", "sql", "--dialect", "sqlite")["sql"])
     lite.close()
     assert database_shell.run("db", "check", "--database-url", "sqlite:///shop.db").returncode == 0
-
-
-def test_dead_letters_are_listed_shown_and_replayed_once(
-    ready: Shell, postroom_kafka: Broker, postroom_topic: Callable[[str], str]
-) -> None:
-    topic = postroom_topic("orders")
-    ids = make_letters(postroom_kafka, topic, 9)
-    listed = ready.json("dlq", "list", "--topic", topic)
-    assert {letter["message_id"] for letter in listed["dead_letters"]} == set(ids)
-    assert {letter["state"] for letter in listed["dead_letters"]} == {"dead"}
-    limited = ready.json("dlq", "list", "--topic", topic, "--limit", "2")
-    assert (len(limited["dead_letters"]), limited["more"]) == (2, True)
-    late = ready.json("dlq", "list", "--topic", topic, "--group", "billing", "--error", "timeout", "--since", "1h")
-    assert {letter["error"] for letter in late["dead_letters"]} == {"TimeoutError"}
-    assert len(late["dead_letters"]) == 3
-
-    place = next(letter["place"] for letter in listed["dead_letters"] if letter["message_id"] == ids[4])
-    shown = ready.json("dlq", "show", place)
-    assert (shown["payload"], shown["key"]) == ('{"n": 4, "x": "ä"}', "k4")
-    assert ["ce_id", ids[4]] in shown["headers"]
-    assert ready.json("dlq", "show", ids[4])["place"] == place
-    assert '"n": 4,' in ready.run("dlq", "show", place).stdout
-
-    url = ready.environment["POSTROOM_DATABASE_URL"]
-    asked = ready.run("dlq", "replay", "--topic", topic)
-    assert (asked.returncode, "add --yes" in asked.stderr) == (2, True)
-    plan = ready.json("dlq", "replay", "--topic", topic, "--dry-run")
-    assert {each["message_id"] for each in plan["would_replay"]} == set(ids)
-    assert outbox_ids(url) == []
-
-    one = ready.json("dlq", "replay", place, "--yes", "--reason", "customer was added")
-    assert (one["replayed"], outbox_ids(url)) == (1, [ids[4]])
-    rest = ready.json("dlq", "replay", "--topic", topic, "--yes")
-    assert (rest["replayed"], rest["already"]) == (8, 1)
-    nothing = ready.run("dlq", "replay", "--topic", topic, "--yes")
-    assert (nothing.returncode, sorted(outbox_ids(url))) == (0, sorted(ids))
-
-    after = ready.json("dlq", "show", place)
-    assert (after["state"], after["action"]["reason"]) == ("replayed", "customer was added")
-    assert "@" in after["action"]["actor"]
-
-
-def test_what_cannot_be_replayed_is_refused_with_1(
-    ready: Shell, postroom_kafka: Broker, postroom_topic: Callable[[str], str]
-) -> None:
-    topic = postroom_topic("orders")
-    make_letters(postroom_kafka, topic, 1)
-    [letter] = ready.json("dlq", "list", "--in", f"{topic}.odd")["dead_letters"]
-    assert (letter["family"], letter["key"]) == ("unknown", {"base64": "/w=="})
-    done = ready.json("dlq", "replay", "--in", f"{topic}.odd", "--yes", code=1)
-    assert "original topic is unknown" in done["refused"][0]["reason"]
-    assert outbox_ids(ready.environment["POSTROOM_DATABASE_URL"]) == []
-
-
-@pytest.mark.parametrize("width", [80, 200])
-def test_tables_keep_to_the_terminal(
-    ready: Shell, postroom_kafka: Broker, postroom_topic: Callable[[str], str], width: int
-) -> None:
-    topic = postroom_topic("orders")
-    [first, *_] = make_letters(postroom_kafka, topic, 3)
-    ready.environment["COLUMNS"] = str(width)
-    for arguments in (["list", "--topic", topic], ["show", first], ["list", "--in", f"{topic}.odd"]):
-        done = ready.run("dlq", *arguments)
-        table = [line for line in done.stdout.splitlines() if not line.startswith(("For one of them", "It died"))]
-        assert max(map(len, table)) <= width
-        assert "\x1b" not in done.stdout
-
-
-def test_without_a_database_dead_letters_are_listed_and_their_state_is_unknown(
-    ready: Shell, postroom_kafka: Broker, postroom_topic: Callable[[str], str]
-) -> None:
-    topic = postroom_topic("orders")
-    make_letters(postroom_kafka, topic, 1)
-    del ready.environment["POSTROOM_DATABASE_URL"]
-    [letter] = ready.json("dlq", "list", "--topic", topic)["dead_letters"]
-    assert letter["state"] == "unknown"
 
 
 def test_the_cursor_is_reset_after_a_restore_only_when_told(ready: Shell) -> None:

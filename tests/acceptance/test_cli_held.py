@@ -395,7 +395,7 @@ def test_policies_are_changed_setting_by_setting_and_taken_back(either: Shell, t
     assert (alone.returncode, "up to cap, which is 10." in alone.stderr) == (2, True), "as the settings say"
     everything = ["--attempts", "20", "--immediate", "2", "--base", "0.5", "--cap", "60", "--timeout", "5"]
     everything += ["--rate", "50", "--concurrency", "4", "--on-dead-letter", "wait", "--breaker-threshold", "1"]
-    everything += ["--breaker-open-seconds", "30"]
+    everything += ["--breaker-open-seconds", "30", "--dead-letters-per-minute", "0"]
     policy = {
         "attempts": 20,
         "immediate": 2,
@@ -405,6 +405,7 @@ def test_policies_are_changed_setting_by_setting_and_taken_back(either: Shell, t
         "rate": 50.0,
         "concurrency": 4,
         "on_dead_letter": "wait",
+        "dead_letters_per_minute": 0,
         "breaker_threshold": 1.0,
         "breaker_open_seconds": 30.0,
     }

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import secrets
 import signal
 import subprocess
@@ -46,8 +47,9 @@ def test_the_demo_loses_nothing_and_every_count_adds_up(tmp_path: Path) -> None:
         "lost": 0,
         "applied_twice": 0,
     }
-    for told in ("SIGKILL", "Kafka is gone", "sent a second time", "postroom dlq list", "postroom dlq replay"):
+    for told in ("SIGKILL", "Kafka is gone", "sent a second time", "postroom dlq stats", "postroom dlq replay"):
         assert told in done.stderr
+    assert re.search(r"replayed +3 .*\n.*confirmed +3", done.stderr), "the replay waited for the inbox"
     assert "Traceback" not in done.stderr + logs
 
 

@@ -40,11 +40,11 @@ def shop(rooms: Path, tmp_path: Path, postroom_postgres: Database) -> Any:
         class Shop:
             url = postroom_postgres.url
 
-            def run(self, *command: str) -> str:
+            def run(self, *command: str, code: int = 0) -> str:
                 done = subprocess.run(
                     command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False
                 )
-                assert done.returncode == 0, done.stderr
+                assert done.returncode == code, done.stderr
                 return done.stdout
 
             def start(self, *command: str) -> "subprocess.Popen[str]":
@@ -78,14 +78,17 @@ def test_the_readme_program_publishes_consumes_and_replays(shop: Any, eventually
         eventually(lambda: shop.count("billing_payment") == 1, "the good order is paid")
         eventually(lambda: shop.records("payments") == 1, "and the payment is published")
         eventually(lambda: shop.records("orders.billing.dlq") == 1, "the bad order is a dead letter")
-        (listed,) = json.loads(shop.run(*POSTROOM, "dlq", "list", "--json"))["dead_letters"]
-        assert "nothing to pay" in shop.run(*POSTROOM, "dlq", "show", listed["place"])
-        shop.run(*POSTROOM, "dlq", "replay", "--topic", "orders.billing.dlq", "--dry-run")
+        (listed,) = json.loads(shop.run(*POSTROOM, "dlq", "list", "--state", "dead", "--json"))["dead_letters"]
+        assert "nothing to pay" in shop.run(*POSTROOM, "dlq", "stats")
+        assert "nothing to pay" in shop.run(*POSTROOM, "dlq", "show", str(listed["id"]))
+        shop.run(*POSTROOM, "dlq", "replay", "--topic", "orders", "--group", "billing", "--dry-run")
         assert shop.records("orders") == 2
-        shop.run(*POSTROOM, "dlq", "replay", "--topic", "orders.billing.dlq", "--reason", "rate fixed", "--yes")
-        eventually(lambda: shop.records("orders") == 3, "it is replayed")
-        eventually(lambda: shop.records("orders.billing.dlq") == 2, "and dies again, since nothing was fixed")
-        shop.run(*POSTROOM, "dlq", "replay", "--topic", "orders.billing.dlq", "--yes")
+        replay = (*POSTROOM, "dlq", "replay", "--topic", "orders", "--reason", "rate fixed", "--yes", "--wait")
+        assert "failed again   1" in shop.run(*replay, code=1), "and dies again, since nothing was fixed"
+        assert shop.records("orders") == 3
+        assert shop.records("orders.billing.dlq") == 2
+        (again,) = json.loads(shop.run(*POSTROOM, "dlq", "list", "--state", "dead", "--json"))["dead_letters"]
+        assert again["follows"] == listed["id"]
     finally:
         service.terminate()
         _, errors = service.communicate(timeout=30)

@@ -1,11 +1,22 @@
 """What the suites of the ports share: each runs over every implementation."""
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from threading import Event
+from typing import Any, ClassVar
 
 import pytest
+import sqlalchemy as sa
 
+from postroom.dlq import Caught, DeadLetter, Draft, Filter, Ledger, Plan, Ran, catch_up, each, make_plan, run_plan
+from postroom.messaging.dead_letter import Failure, dead_letter_headers
+from postroom.messaging.errors import UnknownTopic
+from postroom.messaging.headers import HeaderPairs
+from postroom.messaging.records import Partition, ReceivedRecord
 from postroom.outbox import schema
 from postroom.outbox.archive import Archive
 from postroom.outbox.audit import Action
@@ -68,3 +79,241 @@ def recorded(request: pytest.FixtureRequest, store: LogStore) -> Callable[[], li
             archive.close()
 
     return actions
+
+
+@dataclass
+class Log:
+    """A partition in memory. ``first`` and ``end`` are what the broker tells, whatever records are there."""
+
+    records: list[ReceivedRecord] = field(default_factory=list)
+    first: int = 0
+    end: int = 0
+
+
+@dataclass
+class TopicsInMemory:
+    """See ``ports.TopicReader``. ``at_offsets`` runs after the offsets were taken, ``at_record`` before each record."""
+
+    topics: dict[str, dict[int, Log]] = field(default_factory=dict)
+    at_offsets: Callable[[str], object] = lambda _: None
+    at_record: Callable[[ReceivedRecord], object] = lambda _: None
+    read_records: int = 0
+
+    def create(self, topic: str, partitions: int = 2) -> None:
+        logs = self.topics.setdefault(topic, {})
+        for number in range(partitions):
+            logs.setdefault(number, Log())
+
+    def put(self, topic: str, partition: int, record: ReceivedRecord) -> ReceivedRecord:
+        """Append it, whatever its own place is."""
+        self.create(topic)
+        log = self.topics[topic][partition]
+        record = record._replace(partition=Partition(topic, partition), offset=log.end)
+        log.records.append(record)
+        log.end += 1
+        return record
+
+    def truncate(self, topic: str, partition: int, first: int) -> None:
+        log = self.topics[topic][partition]
+        log.first = first
+        log.records = [record for record in log.records if record.offset >= first]
+
+    def compact(self, topic: str, partition: int, *offsets: int) -> None:
+        log = self.topics[topic][partition]
+        log.records = [record for record in log.records if record.offset not in offsets]
+
+    def offsets(self, topic: str) -> Mapping[int, tuple[int, int]]:
+        if topic not in self.topics:
+            raise UnknownTopic(topic)
+        found = {number: (log.first, log.end) for number, log in self.topics[topic].items()}
+        self.at_offsets(topic)
+        return found
+
+    def read(self, topic: str, start: Mapping[int, int] | None = None) -> Iterator[ReceivedRecord]:
+        if topic not in self.topics:
+            raise UnknownTopic(topic)
+        found = [
+            record
+            for number, log in self.topics[topic].items()
+            for record in log.records
+            if record.offset >= (start or {}).get(number, 0)
+        ]
+        for record in found:
+            self.at_record(record)
+            self.read_records += 1
+            yield record
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+@dataclass
+class FakeClock:
+    """See ``clock.Clock``. Waiting passes the time."""
+
+    seconds: float = 1_800_000_000.0
+    waited: list[float] = field(default_factory=list)
+
+    def now(self) -> datetime:
+        return datetime.fromtimestamp(self.seconds, UTC)
+
+    def monotonic(self) -> float:
+        return self.seconds
+
+    def wait(self, event: Event, timeout: float) -> bool:
+        self.sleep(timeout)
+        return event.is_set()
+
+    def sleep(self, seconds: float) -> bool:
+        """As ``run_plan`` waits; the run shall not end."""
+        self.waited.append(seconds)
+        self.seconds += seconds
+        return False
+
+
+@dataclass
+class Desk:
+    """Dead letters in memory, and the ledger that takes them up. A message ``n`` has the id ``id-n``.
+
+    ``START`` is when message 0 failed; each later one fails a minute later.
+    """
+
+    START: ClassVar[datetime] = datetime(2026, 1, 31, 12, 0, tzinfo=UTC)
+    DLQ: ClassVar[str] = "orders.billing.dlq"
+
+    url: str
+    ledger: Ledger
+    topics: TopicsInMemory = field(default_factory=TopicsInMemory, repr=False)
+    clock: FakeClock = field(default_factory=FakeClock)
+
+    def die(
+        self,
+        n: int,
+        partition: int = 0,
+        *,
+        replays: int = 0,
+        told: str = "no stock",
+        group: str = "billing",
+        topic: str = "orders",
+        dlq: str = "",
+        offset: int | None = None,
+        at: float | None = None,
+        key: bytes | None = b"k",
+        value: bytes | None = b"{}",
+        headers: HeaderPairs = (),
+        **options: Any,
+    ) -> ReceivedRecord:
+        """Message ``n`` dies in ``group``: a record as our inbox writes it."""
+        moment = self.START + timedelta(minutes=n if at is None else at)
+        own = [("ce_id", f"id-{n}".encode()), ("ce_type", b"shop.order.placed"), *headers]
+        if replays:
+            own += [("postroom_replay_count", str(replays).encode()), ("postroom_replay_group", group.encode())]
+        place = n if offset is None else offset
+        original = ReceivedRecord(Partition(topic, partition), place, key, value, own, moment)
+        failure = Failure(ValueError(told), options.get("handler", "shop.charge"), 5, moment, moment)
+        record = original._replace(headers=dead_letter_headers(original, group, failure))
+        return self.topics.put(dlq or self.DLQ, options.get("into", partition), record)
+
+    def catch_up(self, *topics: str, **options: Any) -> Caught:
+        return catch_up(self.topics, self.ledger, topics or [self.DLQ], **options)
+
+    def another(self) -> "Desk":
+        """The same with a connection of its own."""
+        return Desk(self.url, Ledger(self.url), self.topics, self.clock)
+
+    def plan(self, wanted: Filter | None = None, **options: Any) -> tuple[Plan | None, Draft]:
+        given = {"existing": {"orders"}, "actor": "ada@host", "told": "all", **options}
+        return make_plan(self.ledger, wanted or Filter(), **given)
+
+    def planned(self, wanted: Filter | None = None, **options: Any) -> Plan:
+        plan, _ = self.plan(wanted, **options)
+        assert plan is not None
+        return plan
+
+    def run(self, plan: Plan, **options: Any) -> Ran:
+        given = {"actor": "ada@host", "clock": self.clock, "wait": self.clock.sleep, "step_timeout": 1.0, **options}
+        return run_plan(self.ledger, plan.id, **given)
+
+    def letters(self, wanted: Filter | None = None, **options: Any) -> list[DeadLetter]:
+        """All of them as they came, whole."""
+        return list(each(self.ledger, wanted or Filter(), sort="arrival", records=True, **options))
+
+    def states(self) -> dict[str, list[str]]:
+        """By message, of each of its deaths."""
+        found: dict[str, list[str]] = {}
+        for letter in self.letters():
+            found.setdefault(letter.message_id, []).append(letter.state.value)
+        return found
+
+    def published(self) -> list[str]:
+        """Message ids in the outbox, in the order of the log."""
+        return [headers["ce_id"] for headers in self.sent_headers()]
+
+    def sent_headers(self) -> list[dict[str, Any]]:
+        """The headers of each message in the outbox, as they stand there."""
+        outbox = self.ledger.names.table("outbox", "sqlite" if self.ledger.sqlite else "postgres")
+        with self.ledger.reading() as connection:
+            rows = connection.exec_driver_sql(f"SELECT headers FROM {outbox} ORDER BY position").scalars().all()
+        return [dict(json.loads(row) if isinstance(row, str) else row) for row in rows]
+
+    def closes(self, n: int, outcome: str, replays: int, group: str = "billing") -> None:
+        """The group's inbox closes message ``n``."""
+        inbox = self.ledger.names.table("inbox", "sqlite" if self.ledger.sqlite else "postgres")
+        with self.ledger.changing() as work:
+            work.connection.execute(
+                sa.text(
+                    f"INSERT INTO {inbox} (consumer_group, message_id, outcome, topic, replays) "
+                    "VALUES (:group, :id, :outcome, 'orders', :replays) ON CONFLICT (consumer_group, message_id) "
+                    "DO UPDATE SET outcome = excluded.outcome, replays = excluded.replays"
+                ),
+                {"group": group, "id": f"id-{n}", "outcome": outcome, "replays": replays},
+            )
+
+    def change(self, verb: str, *letters: int, values: Mapping[str, Any] | None = None) -> int:
+        """What an operator does with some letters."""
+        with self.ledger.changing() as work:
+            chosen = self.ledger.tables.letter.c.id.in_(letters)
+            return work.change(verb, chosen, "ada@host", "asked", values or {})
+
+
+@pytest.fixture(scope="module")
+def ledgers(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[[str], Ledger]]:
+    """A store's ledger for the tests of one file, which is emptied before each; its ids go on."""
+    with ExitStack() as stack:
+        made: dict[str, Ledger] = {}
+
+        def emptied(store: str) -> Ledger:
+            if store not in made:
+                url = f"sqlite:///{tmp_path_factory.mktemp('ledger') / 'ledger.db'}"
+                if store == "postgres":
+                    server = request.getfixturevalue("postroom_postgres_server")
+                    url = stack.enter_context(server.database()).sqlalchemy_url
+                schema.upgrade(url)
+                made[store] = stack.enter_context(closing(Ledger(url)))
+            ledger = made[store]
+            tables = ("", "_state", "_record", "_source", "_plan", "_action")
+            with ledger.changing() as work:
+                for name in (*(f"dead_letter{table}" for table in tables), "inbox", "outbox"):
+                    work.connection.exec_driver_sql(f"DELETE FROM {ledger.names.table(name, store)}")
+            return ledger
+
+        yield emptied
+
+
+@pytest.fixture(params=["postgres", "sqlite"])
+def desks(request: pytest.FixtureRequest, ledgers: Callable[[str], Ledger]) -> Callable[[], Desk]:
+    """Makes empty ledgers, one after the other, and the topics before them."""
+
+    def make() -> Desk:
+        ledger = ledgers(request.param)
+        return Desk(ledger.url, ledger)
+
+    return make
+
+
+@pytest.fixture
+def desk(desks: Callable[[], Desk]) -> Desk:
+    """An empty ledger, and the topics before it."""
+    return desks()

@@ -29,8 +29,8 @@ from postroom.testing.postgres import Database
 
 NAMES = Names("shop", {"outbox": "events"})
 OUTBOX = Outbox(source="/test", names=NAMES)
-LEDGER = ("dead_letter", "dead_letter_record", "dead_letter_source", "dead_letter_plan")
-COUNTED = {"dead_letter": "s", "dead_letter_source": "s"}
+LEDGER = ("dead_letter", "dead_letter_state", "dead_letter_record", "dead_letter_source", "dead_letter_plan")
+COUNTED = {"dead_letter": "s", "dead_letter_state": "s", "dead_letter_source": "s"}
 #: S, I, U, D: select, insert, update and delete; in lower case some columns only.
 RIGHTS: dict[str, dict[str, str]] = {
     "app": {"events": "i", "outbox_scheduled": "i"},
@@ -41,7 +41,7 @@ RIGHTS: dict[str, dict[str, str]] = {
     },
     "consumer": {
         "events": "i", "outbox_scheduled": "i", "inbox": "SIU", "inbox_held": "SIUD", "inbox_attempt": "SIUD",
-        "inbox_control": "S", "schema_version": "S", **COUNTED,
+        "inbox_control": "Siu", "inbox_action": "Si", "schema_version": "S", **COUNTED,
     },
     "operator": {
         "events": "Si", "outbox_scheduled": "S", "outbox_parked": "SUD", "outbox_action": "SIu",
@@ -208,6 +208,13 @@ def partitions(roles: Roles, table: str) -> int:
     return int(count)
 
 
+@pytest.mark.parametrize("kind", ["relay", "consumer", "reader"])
+def test_whoever_reports_metrics_counts_dead_letters(granted: Roles, kind: str) -> None:
+    named = queries(NAMES, "postgres")
+    assert granted.execute(kind, named["dead_letter_stats"]) == []
+    assert granted.execute(kind, named["dead_letter_age"]) == [(None,)]
+
+
 def test_a_consumer_handles_holds_and_writes_dead_letters(
     granted: Roles, ledger: Any, eventually: Callable[..., None]
 ) -> None:
@@ -235,7 +242,7 @@ def test_a_consumer_handles_holds_and_writes_dead_letters(
         "consumer",
         "SELECT * FROM shop.events",
         "DELETE FROM shop.inbox",
-        "UPDATE shop.inbox_control SET paused = NULL",
+        "UPDATE shop.inbox_control SET policy = '{}'",
         "SELECT * FROM shop.relay_cursor",
         "SELECT * FROM shop.outbox_parked",
         "SELECT key FROM shop.dead_letter",

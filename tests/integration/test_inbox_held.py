@@ -7,7 +7,7 @@ import pytest
 import sqlalchemy as sa
 
 from postroom.inbox import Context, Inbox, Received
-from postroom.messaging.dead_letter import REPLAY_COUNT, REPLAY_GROUP
+from postroom.messaging.dead_letter import REPLAY_COUNT, REPLAY_GROUP, REPLAY_OF
 from postroom.messaging.errors import Unavailable
 from postroom.outbox import Event
 from postroom.testing import TcpProxy
@@ -122,6 +122,40 @@ def test_a_key_waits_behind_its_dead_letter_until_a_replay_is_handled(
     assert ledger.effects() == ledger.orders
     assert ledger.dead_letters() == {BAD: 2}
     assert set(ledger.outcomes()) == {"handled"}
+
+
+def test_an_edited_replay_takes_the_place_of_what_it_replaces_each_time_it_dies(ledger: Any, eventually: Any) -> None:
+    """With a new id each time; delivered twice; the key waits behind it and goes on in order."""
+    handler = Faulty(ledger, BAD, "key-3/1001")
+    inbox: Inbox = ledger.inbox()
+    inbox.handler(ledger.topic, attempts=2, immediate=1, on_dead_letter="wait")(handler)
+
+    def edit(number: int, replaces: str, count: int) -> Any:
+        headers = {REPLAY_COUNT: str(count), REPLAY_GROUP: ledger.group, REPLAY_OF: replaces}
+        return ledger.record("key-3", number, **headers)
+
+    ledger.send(50, keys=10)
+    ledger.start(inbox, concurrency=2)
+    eventually(lambda: len(ledger.held()) == 4 and ledger.closed() == 47, "the key waits")
+    ledger.put(edit(1001, BAD, 1), edit(1001, BAD, 1), edit(1003, "\x00", 1))
+    eventually(lambda: "key-3/1001" in ledger.dead_letters() and len(ledger.held()) == 6, "it dies, too")
+    assert ledger.held() == [
+        ("key-3/1001", "dead-letter"),
+        *((f"key-3/{number}", "behind") for number in (3, 4, 5)),
+        ("key-3/1001", "behind"),
+        ("key-3/1003", "behind"),  # it replaces nothing
+    ]
+    ledger.put(edit(1002, "key-3/1001", 2))
+    eventually(lambda: ledger.held() == [], "it drains")
+
+    assert ledger.effects()["key-3"] == [1, 1002, 3, 4, 5, 1003]
+    assert ledger.dead_letters() == {BAD: 1, "key-3/1001": 1}
+    rows = ledger.query("SELECT message_id, outcome FROM postroom.inbox WHERE message_id LIKE 'key-3/%%'")
+    assert dict(rows) == {
+        **{f"key-3/{number}": "handled" for number in (1, 3, 4, 5, 1002, 1003)},
+        BAD: "dead-lettered",
+        "key-3/1001": "dead-lettered",
+    }
 
 
 def test_what_cannot_be_read_in_the_midst_of_a_batch_has_its_key_wait_in_order(ledger: Any, eventually: Any) -> None:

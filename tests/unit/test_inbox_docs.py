@@ -89,6 +89,7 @@ def test_the_table_of_options_tells_the_defaults(rooms: Path) -> None:
     assert told["immediate"].endswith(f", {policy.immediate}")
     assert told["base"] == f"{policy.base} s, {policy.cap:g} s"
     assert told["on_dead_letter"] == f"`{policy.on_dead_letter}`"
+    assert told["dead_letters_per_minute"] == f"{policy.dead_letters_per_minute}"
     assert told["breaker_threshold"] == f"{policy.breaker_threshold}"
     assert told["breaker_window"] == f"{policy.breaker_window}"
     assert told["breaker_open_seconds"] == f"{policy.breaker_open_seconds:g} s"

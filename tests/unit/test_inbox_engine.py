@@ -4,6 +4,8 @@ A test polls, takes work, does it later, lets time pass, takes partitions away, 
 process between any two steps, and acts as an operator. In the end all must add up.
 """
 
+import json
+import shlex
 import shutil
 import sqlite3
 from collections import Counter, defaultdict
@@ -23,16 +25,21 @@ from hypothesis import strategies as st
 
 from postroom.inbox import Context, Inbox, InboxRunner, InboxSettings, Received
 from postroom.inbox.attempt import Attempts
+from postroom.inbox.delivery import Delivery
+from postroom.inbox.desk import Desk
 from postroom.inbox.fate import Fates
 from postroom.inbox.handlers import Handler
 from postroom.inbox.lane import Job
+from postroom.inbox.limit import DeadLetterLimit
 from postroom.inbox.member import Member, Polled
 from postroom.inbox.outage import Left
 from postroom.inbox.process import Processor
 from postroom.inbox.transactions import SyncTransactions, Work
 from postroom.inbox.workers import Workers
-from postroom.messaging.dead_letter import REPLAY_COUNT, REPLAY_GROUP
+from postroom.messaging.dead_letter import INBOX_ID, REPLAY_COUNT, REPLAY_GROUP, REPLAY_OF, strip
+from postroom.messaging.envelope import storable_id
 from postroom.messaging.errors import DatabaseUnavailable, Poison, Unavailable
+from postroom.messaging.headers import load
 from postroom.messaging.ports import Kafka
 from postroom.messaging.records import Partition, ReceivedRecord
 from postroom.outbox import schema
@@ -112,9 +119,10 @@ class Engine:
     kill_at: int = 0
     """The process is killed at so many steps from now; 0: not."""
     calls: list[tuple[str, int]] = field(default_factory=list)
+    resumes: int = 0
 
     def __post_init__(self) -> None:
-        self.inbox = Inbox("billing")
+        self.inbox = Inbox("billing", on_unhandled="dead-letter")
         self.inbox.handler("orders", **self.options)(self._handle)
         self.transactions: Unreliable | None = None
         self.start()
@@ -141,6 +149,10 @@ class Engine:
 
     # --- the process ---------------------------------------------------------------------------------------
 
+    @property
+    def handler(self) -> str:
+        return self.inbox.handlers[0].name
+
     def start(self) -> None:
         url = f"sqlite:///{self.path}"
         if self.transactions is not None:
@@ -165,7 +177,9 @@ class Engine:
             clock=self.clock,
         )
         self.runner._fates = fates
-        self.processor = Processor(fates, Attempts(self.inbox, self.transactions, None, fates.tell), self.runner._begun)
+        self.processor = Processor(
+            fates, Attempts(self.inbox, self.transactions, None, fates.tell, self.clock), self.runner._begun
+        )
         self.jobs = []
         self.came: list[Partition] = []
         self.assign()
@@ -209,7 +223,10 @@ class Engine:
 
     def check_safe(self, record: ReceivedRecord) -> None:
         """Nothing that is neither closed nor held may be passed."""
-        id_ = dict(record.headers)["ce_id"].decode()
+        delivery = Delivery.of(record)
+        id_ = delivery.message_id if delivery.has_id else delivery.replaces or delivery.message_id
+        if self.inbox.handlers[0].by_idempotency_key:
+            id_ = self.inbox.handlers[0].known_as(delivery).message_id
         held = self.query(
             'SELECT 1 FROM postroom_inbox_held WHERE "partition" = ? AND "offset" = ?',
             record.partition.number,
@@ -278,12 +295,49 @@ class Engine:
         at = self.clock.now()
         self.log[place].append(ReceivedRecord(place, len(self.log[place]), key, name.encode(), pairs, at))
 
-    def replay(self, name: str, count: int = 1) -> None:
-        """As ``postroom dlq replay`` does."""
+    def headers(self, offset: int) -> list[tuple[str, bytes]]:
+        """Those of a record of the first partition, to be changed before it is polled."""
+        return cast("list[tuple[str, bytes]]", self.log[PLACES[0]][offset].headers)
+
+    def replay(self, name: str, count: int = 1, *, edited: tuple[str, str] | None = None, key: bytes = b"") -> None:
+        """As ``postroom dlq replay`` does.
+
+        ``edited``: the id under which it died and the new one; the handler knows it by its old name. ``key``: another.
+        """
         partition, _, offset = name.partition("/")
         original = self.log[PLACES[int(partition)]][int(offset)]
-        marks = ((REPLAY_COUNT, str(count).encode()), (REPLAY_GROUP, b"billing"))
-        self.append(original.partition, original.key, name, name, *marks)
+        marks = [(REPLAY_COUNT, str(count).encode()), (REPLAY_GROUP, b"billing")]
+        replaces, id_ = edited or ("", name)
+        if replaces:
+            marks.append((REPLAY_OF, replaces.encode()))
+        self.append(original.partition, key or original.key, name, id_, *marks)
+
+    def limit(self, most: int) -> None:
+        """As ``postroom inbox policy set billing --dead-letters-per-minute`` does."""
+        self.operator(
+            "INSERT INTO postroom_inbox_control (consumer_group, policy) VALUES ('billing', ?)"
+            " ON CONFLICT (consumer_group, subject) DO UPDATE SET policy = excluded.policy",
+            json.dumps({"dead_letters_per_minute": most}),
+        )
+
+    def resume(self, handler: str = "") -> bool:
+        """As ``postroom inbox resume --handler`` does."""
+        with closing(Desk(f"sqlite:///{self.path}")) as desk:
+            changed = desk.resume("billing", f"handler:{handler or self.handler}", "ops")
+        self.resumes += changed
+        return changed
+
+    def pauses(self) -> dict[str, str]:
+        """Why what is paused is, by subject."""
+        return dict(self.query("SELECT subject, paused FROM postroom_inbox_control WHERE paused IS NOT NULL"))
+
+    def stand_still(self, rounds: int = 20) -> None:
+        """All that can happen does, with the handler paused: messages stay in hand, or in the table."""
+        for _ in range(rounds):
+            self.poll()
+            self.work_all()
+            self.clock.seconds += 1.0
+        self.commit()
 
     def operator(self, sql: str, *params: object) -> int:
         """Change held messages by hand, and say so."""
@@ -390,6 +444,7 @@ ACTIONS = st.one_of(
     st.tuples(st.just("kill"), st.integers(0, 6)),
     st.tuples(st.just("database"), st.lists(st.sampled_from(["well", "away", "cut", "lost"]), max_size=4)),
     st.tuples(st.just("retry")),
+    st.tuples(st.just("resume")),
     st.tuples(st.just("discard"), st.integers(0, 3)),
     st.tuples(st.just("expired"), st.integers(0, 1), st.sampled_from([b"a", b"b"])),
 )
@@ -431,6 +486,7 @@ DEEDS: dict[str, Callable[..., object]] = {
     "kill": do_kill,
     "database": do_database,
     "retry": Engine.retry,
+    "resume": Engine.resume,
     "discard": do_discard,
 }
 
@@ -441,6 +497,10 @@ def check(engine: Engine) -> None:
     engine.database.clear()
     for script in engine.scripts.values():
         script.clear()
+    most = engine.options.get("dead_letters_per_minute", 60)
+    assert engine.dead().total() <= most * (engine.resumes + 1)
+    engine.limit(0)
+    engine.resume()
     engine.settle()
     while engine.discard_blockers():
         engine.clock.seconds += 2.0
@@ -473,6 +533,7 @@ def check(engine: Engine) -> None:
     batch_size=st.sampled_from([1, 3, 10]),
     window=st.sampled_from([2, 50]),
     max_in_hand=st.sampled_from([2, 2000]),
+    limit=st.sampled_from([1, 2, 60]),
 )
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 def test_whatever_happens_all_adds_up(  # noqa: PLR0917
@@ -485,9 +546,10 @@ def test_whatever_happens_all_adds_up(  # noqa: PLR0917
     batch_size: int,
     window: int,
     max_in_hand: int,
+    limit: int,
 ) -> None:
     engine = make(
-        {"on_dead_letter": on_dead_letter, "breaker_window": window},
+        {"on_dead_letter": on_dead_letter, "breaker_window": window, "dead_letters_per_minute": limit},
         attempts=attempts,
         immediate_attempts=immediate,
         batch_size=batch_size,
@@ -822,3 +884,395 @@ def test_what_waits_goes_on_after_the_longest_of_waits_and_not_before(make: Call
     engine.clock.seconds += seconds * 0.02
     engine.work_all()
     assert engine.effects() == ["0/2", "0/0", "0/1"]
+
+
+def test_what_would_be_over_the_limit_of_dead_letters_pauses_the_handler_and_is_not_lost(
+    make: Callable[..., Engine],
+) -> None:
+    engine = make({"dead_letters_per_minute": 3})
+    names = [engine.send(0, b"%d" % number, "" if number == 9 else "p" * 9) for number in range(10)]
+    engine.stand_still()
+
+    assert engine.dead() == Counter(names[:3])
+    subject = f"handler:{engine.handler}"
+    assert engine.pauses() == {
+        subject: "It reached its limit of 3 dead letters per minute: look at `postroom dlq stats`, mend the cause, "
+        f"then go on with `postroom inbox resume --group billing --handler {shlex.quote(engine.handler)}`."
+    }
+    assert engine.query("SELECT actor, action, consumer_group, subject, reason FROM postroom_inbox_action") == [
+        ("postroom", "pause", "billing", subject, engine.pauses()[subject])
+    ]
+    [limited] = [facts for step, facts in engine.steps if step == "limited"]
+    assert limited == {"handler": engine.handler, "limit": 3, "reason": engine.pauses()[subject]}
+    assert engine.committed[PLACES[0]] == 3
+    assert [name for name, _ in engine.calls] == names[:4]  # the fourth was one too many; nothing began after it
+
+    assert engine.resume()
+    engine.stand_still()
+    assert engine.dead().total() == 6
+    assert len(engine.told("limited")) == 2
+    engine.limit(0)
+    engine.resume()
+    engine.settle()
+    assert engine.dead() == Counter(names[:9])
+    assert engine.effects() == names[9:]
+    assert engine.pauses() == {}
+
+
+@pytest.mark.parametrize("immediate", [1, 5])
+@pytest.mark.parametrize("on_dead_letter", ["go-on", "wait"])
+@pytest.mark.parametrize("batch_size", [1, 5])
+def test_the_limit_of_dead_letters_burns_no_attempt_and_keeps_the_order(
+    make: Callable[..., Engine], on_dead_letter: str, immediate: int, batch_size: int
+) -> None:
+    """The cause is mended before the handler goes on: what was one too many is handled by its last attempt."""
+    options = {"dead_letters_per_minute": 1, "on_dead_letter": on_dead_letter, "breaker_threshold": 1.0}
+    engine = make(options, attempts=2, immediate_attempts=immediate, batch_size=batch_size)
+    engine.send(0, b"a", "p")
+    engine.stand_still()
+    engine.send(1, b"b", "f" * (3 if batch_size > 1 else 2))  # in a batch it fails once without a count
+    engine.send(1, b"b")
+    engine.stand_still()
+    engine.send(1, b"b")
+    engine.stand_still()
+
+    assert engine.dead() == Counter(["0/0"])
+    assert engine.effects() == []
+    assert [attempt for name, attempt in engine.calls if name == "1/0"][-2:] == [1, 2]
+    assert engine.outcomes() == {"0/0": "dead-lettered"}
+    if immediate == 1:
+        assert next(held for held in engine.held() if held[0][0] == "1") == ("1/0", "retry", 1)
+    else:
+        assert engine.committed.get(PLACES[1], 0) == 0
+    engine.resume()
+    for _ in range(9):
+        engine.stand_still(1)
+
+    assert engine.calls[-3:] == [("1/0", 2), ("1/1", 1), ("1/2", 1)]
+    assert engine.effects() == ["1/0", "1/1", "1/2"]
+    assert engine.dead() == Counter(["0/0"])
+
+
+@pytest.mark.parametrize("failing", ["away", "cut", "lost"])
+@pytest.mark.parametrize("immediate", [1, 5])
+def test_a_limit_that_cannot_be_written_down_holds_all_the_same(
+    make: Callable[..., Engine], immediate: int, failing: str
+) -> None:
+    engine = make({"dead_letters_per_minute": 1}, attempts=2, immediate_attempts=immediate)
+    engine.send(0, b"a", "p")
+    engine.settle()
+    engine.send(0, b"a", "fp" if failing == "lost" else "fpp")
+    engine.send(0, b"a")
+    engine.poll()
+    engine.work_all()
+    engine.clock.seconds += 31.0
+    engine.take()
+    before = ["well", "well"] if immediate == 1 else []  # the table is read, and the attempt counted
+    engine.database[:] = [*before, "well", "well", failing]  # the attempt, the dead letter, the pause
+    engine.work()
+    assert engine.database == []
+    engine.stand_still()
+
+    assert engine.dead() == Counter(["0/0"])
+    assert len(engine.pauses()) == 1
+    engine.resume()
+    engine.settle()
+    assert engine.effects() == ["0/1", "0/2"]
+
+
+def test_a_dead_letter_whose_write_failed_and_then_is_over_the_limit_has_its_last_attempt_again(
+    make: Callable[..., Engine],
+) -> None:
+    engine = make({"dead_letters_per_minute": 1}, attempts=2, immediate_attempts=1)
+    engine.send(0, b"a", "f")
+    engine.poll()
+    engine.work_all()
+    engine.scripts["0/0"][:] = ["f"]
+    engine.clock.seconds += 31.0
+    engine.take()
+    engine.database[:] = ["well", "well", "well", "away"]  # it is known here only that its attempts are used up
+    engine.work()
+    engine.send(1, b"b", "p")
+    engine.poll()
+    engine.take()
+    engine.work()
+    engine.stand_still()
+
+    assert engine.dead() == Counter(["1/0"])
+    assert engine.held() == [("0/0", "retry", 1)]
+    engine.resume()
+    engine.settle()
+    assert engine.effects() == ["0/0"]
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_crashes_count_towards_the_limit(make: Callable[..., Engine], held: bool) -> None:
+    engine = make({"dead_letters_per_minute": 1}, attempts=2, immediate_attempts=1)
+    engine.send(1, b"b", "p")
+    engine.settle()
+    engine.send(0, b"a", "fkkk" if held else "kkk")
+    for _ in range(20):
+        if not engine.alive(engine.poll):
+            continue
+        while engine.take() and engine.alive(engine.work):
+            pass
+        engine.clock.seconds += 31.0
+
+    tries = len(engine.calls)
+    assert engine.dead() == Counter(["1/0"])
+    assert len(engine.pauses()) == 1
+    engine.resume()
+    engine.settle()
+    assert engine.dead() == Counter(["1/0", "0/0"])
+    assert len(engine.calls) == tries, "a crash is not asked for again"
+
+
+@pytest.mark.parametrize("shelved", [False, True])
+def test_messages_without_a_handler_have_the_limit_too(make: Callable[..., Engine], shelved: bool) -> None:
+    engine = make({"dead_letters_per_minute": 1, "type": "other"}, immediate_attempts=1)
+    engine.limit(1)
+    engine.send(0, b"a")
+    if shelved:
+        engine.send(0, b"b", "f", ("ce_type", b"other"))
+        engine.headers(1).remove(("ce_type", b"t"))
+    engine.send(0, b"b")
+    engine.stand_still()
+
+    assert engine.dead() == Counter(["0/0"])
+    assert list(engine.pauses()) == ["handler:(none)"]
+    assert "--handler '(none)'" in engine.pauses()["handler:(none)"]
+    assert engine.outcomes().keys() == ({"0/0", "0/1"} if shelved else {"0/0"})
+    engine.resume("(none)")
+    engine.settle()
+    assert engine.dead() == Counter(["0/0", "0/2" if shelved else "0/1"])
+
+
+def test_what_was_closed_before_is_no_dead_letter_too_many(make: Callable[..., Engine]) -> None:
+    engine = make({"dead_letters_per_minute": 1})
+    engine.send(0, b"a", "pp")
+    engine.poll()
+    engine.work_all()
+    engine.lanes.revoke(PLACES)
+    engine.assign()  # nothing was committed, so it comes again
+    engine.settle()
+
+    assert engine.told("dead_lettered", "duplicate", "limited") == ["dead_lettered", "duplicate"]
+    assert engine.dead() == Counter(["0/0"])
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "counts"),
+    [
+        ("processed_at", "strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '-50 seconds')", True),
+        ("processed_at", "strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '-61 seconds')", False),
+        ("outcome", "'handled'", False),
+        ("handler", "'another'", False),
+        ("consumer_group", "'another'", False),
+    ],
+)
+def test_the_dead_letters_of_a_handler_within_a_minute_count(
+    make: Callable[..., Engine], column: str, value: str, counts: bool
+) -> None:
+    engine = make({"dead_letters_per_minute": 1})
+    engine.send(0, b"a", "p")
+    engine.settle()
+    engine.operator(f"UPDATE postroom_inbox SET {column} = {value}")
+    engine.start()  # a restart forgets nothing
+    engine.send(0, b"b", "p")
+    engine.stand_still()
+
+    assert engine.dead().total() == (1 if counts else 2)
+    assert bool(engine.pauses()) is counts
+
+
+def test_a_handler_that_was_resumed_before_its_member_looked_goes_on(make: Callable[..., Engine]) -> None:
+    engine = make({"dead_letters_per_minute": 1}, control_seconds=60.0)
+    for key in (b"a", b"b"):
+        engine.send(0, key, "pp")
+    engine.poll()
+    engine.work_all()
+    assert engine.told("limited", "held_back") == ["limited"]
+    engine.resume()
+    engine.clock.seconds += 61.0
+    engine.settle()
+
+    assert engine.dead() == Counter(["0/0", "0/1"])
+    assert engine.told("resumed") == ["resumed"]
+
+
+def test_a_handler_that_was_paused_and_resumed_meanwhile_is_not_paused_for_what_is_old(
+    make: Callable[..., Engine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between finding itself at the limit and writing that down, another member did, and an operator resumed."""
+    pause = DeadLetterLimit.pause
+
+    def late(limit: DeadLetterLimit, *arguments: Any) -> Any:
+        with closing(Desk(f"sqlite:///{engine.path}")) as desk:
+            desk.pause("billing", f"handler:{engine.handler}", "the limit", "postroom")
+            desk.resume("billing", f"handler:{engine.handler}", "ops")
+        return pause(limit, *arguments)
+
+    engine = make({"dead_letters_per_minute": 1})
+    for key in (b"a", b"b"):
+        engine.send(0, key, "pp")
+    monkeypatch.setattr(DeadLetterLimit, "pause", late)
+    engine.settle()
+
+    assert engine.dead() == Counter(["0/0", "0/1"])
+    assert engine.told("limited", "held_back") == []
+
+
+def test_the_reason_of_an_operator_stays_when_the_limit_is_reached(make: Callable[..., Engine]) -> None:
+    engine = make({"dead_letters_per_minute": 1}, control_seconds=60.0)
+    for key in (b"a", b"b"):
+        engine.send(0, key, "p")
+    engine.poll()
+    with closing(Desk(f"sqlite:///{engine.path}")) as desk:
+        desk.pause("billing", f"handler:{engine.handler}", "the bank moves", "ops")
+    engine.work_all()
+
+    assert engine.dead() == Counter(["0/0"])
+    assert list(engine.pauses().values()) == ["the bank moves"]
+    assert engine.query("SELECT actor FROM postroom_inbox_action") == [("ops",)]
+    assert [facts["reason"] for step, facts in engine.steps if step == "held_back"] == ["the bank moves"]
+
+
+def test_a_replay_that_dies_again_counts(make: Callable[..., Engine]) -> None:
+    engine = make({"dead_letters_per_minute": 1})
+    engine.send(0, b"a", "pp")
+    engine.settle()
+    engine.operator("UPDATE postroom_inbox SET processed_at = '2020-01-01T00:00:00.000Z'")
+    engine.replay("0/0")
+    engine.settle()
+    assert engine.dead() == Counter({"0/0": 2})
+    engine.send(0, b"b", "p")
+    engine.stand_still()
+
+    assert engine.dead() == Counter({"0/0": 2})
+    assert len(engine.pauses()) == 1
+
+
+def test_an_edited_replay_takes_the_place_of_the_dead_letter_that_it_replaces(make: Callable[..., Engine]) -> None:
+    engine = make({"on_dead_letter": "wait"})
+    engine.send(0, b"a", "ppp")
+    engine.send(0, b"a")
+    engine.settle()
+
+    engine.replay("0/0", edited=("0/0", "edit-1"))  # dies as well
+    engine.settle()
+    assert engine.held() == [("edit-1", "dead-letter", 1), ("0/1", "behind", 0)]
+    assert engine.outcomes() == {"0/0": "dead-lettered", "edit-1": "dead-lettered"}
+    engine.replay("0/0", edited=("0/0", "edit-1"))  # delivered again
+    engine.replay("0/0", edited=("0/0", "late"))  # another edit of what is replaced already is a message of its own
+    engine.settle()
+    assert engine.held()[0] == ("edit-1", "dead-letter", 1)
+    assert [name for name, *_ in engine.held()] == ["edit-1", "0/1", "edit-1", "late"]
+    assert engine.effects() == []
+    engine.replay("0/0", 2, edited=("edit-1", "edit-2"))  # an edit of the edit dies, too
+    engine.settle()
+    assert engine.held()[0] == ("edit-2", "dead-letter", 1)
+    assert engine.effects() == []
+    engine.append(PLACES[0], b"a", "0/0", "edit-2", (REPLAY_COUNT, b"3"), (REPLAY_GROUP, b"billing"))
+    engine.settle()
+
+    assert engine.effects() == ["0/0", "0/1", "0/0"]  # "late" comes last
+    assert engine.dead() == Counter({"0/0": 3})
+    assert engine.held() == []
+    assert engine.outcomes() == {
+        "0/0": "dead-lettered",
+        "edit-1": "dead-lettered",
+        "edit-2": "handled",
+        "0/1": "handled",
+        "late": "handled",
+    }
+
+
+def test_an_edited_replay_with_another_key_or_of_another_message_replaces_nothing(make: Callable[..., Engine]) -> None:
+    engine = make({"on_dead_letter": "wait"})
+    for key in (b"a", b"b"):
+        engine.send(0, key, "p")
+    engine.settle()
+    engine.replay("0/0", edited=("0/0", "edit-1"), key=b"b")
+    engine.replay("0/1", edited=("0/7", "edit-2"))
+    engine.replay("0/1", edited=("\x00", "edit-3"))
+    engine.settle()
+
+    assert engine.effects() == []
+    assert [held[:2] for held in engine.held()] == [
+        ("0/0", "dead-letter"),
+        ("0/1", "dead-letter"),
+        ("edit-1", "behind"),
+        ("edit-2", "behind"),
+        ("edit-3", "behind"),
+    ]
+
+
+def test_a_replay_without_an_id_takes_the_place_of_what_it_replaces_each_time(make: Callable[..., Engine]) -> None:
+    """A foreign record is known by its place, and its replay is at another one."""
+    engine = make({"on_dead_letter": "wait"})
+    engine.send(0, b"a", "pp")
+    del engine.headers(0)[0]  # its ce_id
+    engine.send(0, b"a")
+    engine.settle()
+    assert engine.held()[0] == ("orders/0/0", "dead-letter", 1)
+    for count in (b"1", b"2"):
+        engine.replay("0/0")
+        engine.headers(-1)[:] = [("ce_type", b"t"), (REPLAY_COUNT, count), (REPLAY_OF, b"orders/0/0")]
+        engine.settle()
+
+    assert engine.effects() == ["0/0", "0/1"]
+    assert engine.held() == []
+    assert engine.outcomes()["orders/0/0"] == "handled"
+
+
+@pytest.mark.parametrize(
+    ("headers", "inbox_id"),
+    [
+        ([("ce_id", b"m")], None),
+        ([("ce_id", b"m"), ("idempotency_key", b"k")], "key:k"),
+        ([("ce_id", b"key:k"), ("idempotency_key", b"k")], None),
+        ([], "orders/0/0"),
+        ([("ce_id", b"\xff")], "orders/0/0"),
+        ([("ce_id", b"m\n")], storable_id("m\n")),
+        ([("ce_id", b"m" * 256)], storable_id("m" * 256)),
+        ([("ce_id", b"m"), ("postroom_dlq_inbox_id", b"of an earlier death")], None),
+    ],
+)
+@pytest.mark.parametrize("immediate", [1, 5])
+def test_a_dead_letter_tells_the_id_of_its_inbox_row_where_that_is_not_its_own(
+    make: Callable[..., Engine], headers: list[tuple[str, bytes]], inbox_id: str | None, immediate: int
+) -> None:
+    engine = make({"by_idempotency_key": True}, attempts=2, immediate_attempts=immediate)
+    engine.send(0, b"a", "ff")
+    engine.headers(0)[:] = headers
+    for _ in range(20):
+        engine.poll()
+        engine.work_all()
+        engine.clock.seconds += 31.0
+
+    [(stored,)] = engine.query("SELECT headers FROM postroom_outbox WHERE topic = ?", DLQ)
+    pairs, _ = load(stored)
+    told = [value.decode() for name, value in pairs if name == INBOX_ID]
+    assert told == ([] if inbox_id is None else [inbox_id])
+    [row] = engine.outcomes()
+    assert row == (inbox_id or dict(headers)["ce_id"].decode())
+    assert INBOX_ID not in dict(strip(pairs))
+
+
+@pytest.mark.parametrize("keeps", [True, False])
+def test_the_edited_replay_of_what_is_known_by_its_idempotency_key_stays_known_by_it(
+    make: Callable[..., Engine], keeps: bool
+) -> None:
+    engine = make({"on_dead_letter": "wait", "by_idempotency_key": True})
+    engine.send(0, b"a", "p", ("idempotency_key", b"k"))
+    engine.send(0, b"a")
+    engine.settle()
+    assert engine.held()[0][:2] == ("key:k", "dead-letter")
+    engine.replay("0/0", edited=("key:k", "edit-1"))
+    if keeps:
+        engine.headers(-1).append(("idempotency_key", b"k"))
+    engine.settle()
+
+    assert engine.effects() == ["0/0", "0/1"]
+    edited = {"key:k": "handled"} if keeps else {"key:k": "dead-lettered", "edit-1": "handled"}
+    assert engine.outcomes() == {**edited, "0/1": "handled"}

@@ -103,6 +103,22 @@ def test_a_replay_strips_what_a_death_added_and_counts_itself() -> None:
     assert dict(replayed)["postroom_replay_group"] == b"billing"
 
 
+def test_the_replay_of_an_edited_dead_letter_tells_what_it_replaces_and_a_death_takes_that_off() -> None:
+    own = [("ce_id", b"new")]
+    dead = [*own, ("postroom_dlq_inbox_id", b"key:k"), ("postroom_replay_of", b"older")]
+
+    replayed = replay_headers(dead, "billing", "key:k")
+
+    assert replayed == [
+        *own,
+        ("postroom_replay_count", b"1"),
+        ("postroom_replay_group", b"billing"),
+        ("postroom_replay_of", b"key:k"),
+    ]
+    assert strip(replayed) == own
+    assert "postroom_replay_of" not in dict(replay_headers(dead, "billing"))
+
+
 def test_dead_letters_belong_to_a_group() -> None:
     assert dead_letter_topic("orders", "billing") == "orders.billing.dlq"
 

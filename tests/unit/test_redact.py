@@ -143,9 +143,11 @@ def test_where_the_payload_cannot_be_read_only_the_class_is_left(text: str, told
     assert Redaction(["key"]).text(text, b"card=4111", [], b"secret") == text
 
 
-def test_more_values_than_can_be_looked_for() -> None:
-    payload = json.dumps({"a": [f"value {number}" for number in range(5_000)]}).encode()
-    assert Redaction(["payload.a"]).text("ValueError: value 4999", payload, [], None) == f"ValueError: {MASK}"
+@pytest.mark.parametrize(("values", "cuts"), [(5_000, 0), (500, 2_000)])
+def test_more_values_than_can_be_looked_for(values: int, cuts: int) -> None:
+    payload = json.dumps({"a": [f"value {number}" for number in range(values)]}).encode()
+    text = "ValueError: value 499" + "…" * cuts
+    assert Redaction(["payload.a"]).text(text, payload, [], None) == f"ValueError: {MASK}"
 
 
 def test_what_an_editor_left_masked_is_put_back() -> None:
@@ -218,6 +220,16 @@ def test_no_data_makes_it_fail_and_twice_is_once(
     assert redaction.headers(redaction.headers(headers)) == redaction.headers(headers)
     assert redaction.key(redaction.key(payload)) == redaction.key(payload)
     redaction.text(text, payload, headers, payload)
+
+
+@given(st.lists(_VALUES, min_size=1, max_size=3), st.lists(st.sampled_from(["...", "…", "'", " ", "Error: "])))
+def test_a_text_is_masked_once(values: list[Any], around: list[str]) -> None:
+    redaction = Redaction(["payload.*"])
+    payload = json.dumps(values).encode()
+    parts = [str(value) for value in values] + [str(value)[:5] for value in values] + [repr(values)]
+    text = "".join(part for pair in zip(parts, around + [""] * len(parts), strict=False) for part in pair)
+    once = redaction.text(text, payload, [], None)
+    assert redaction.text(once, payload, [], None) == once
 
 
 @given(_VALUES, _JSON, st.sampled_from([str, repr, json.dumps, ascii]))

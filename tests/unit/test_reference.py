@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 
-@pytest.mark.parametrize("name", ["cli.md", "settings.md", "schema-postgresql.sql", "schema-sqlite.sql"])
+@pytest.mark.parametrize(
+    "name", ["cli.md", "logs.md", "metrics.md", "settings.md", "schema-postgresql.sql", "schema-sqlite.sql"]
+)
 def test_the_reference_says_what_the_code_does(rooms: Path, name: str) -> None:
     spec = importlib.util.spec_from_file_location("generate", rooms / "docs" / "generate.py")
     assert spec is not None

@@ -51,7 +51,8 @@ GRANT SELECT, INSERT, UPDATE ON {relay_control} TO {role};
 GRANT SELECT, INSERT ON {outbox_action} TO {role};
 GRANT SELECT ON {schema_version} TO {role};
 -- How many dead letters there are, and how up to date the ledger is: for metrics.
-GRANT SELECT (consumer_group, state, fingerprint) ON {dead_letter} TO {role};
+GRANT SELECT (id, consumer_group, fingerprint) ON {dead_letter} TO {role};
+GRANT SELECT (id, state) ON {dead_letter_state} TO {role};
 GRANT SELECT (read_at) ON {dead_letter_source} TO {role};
 GRANT EXECUTE ON FUNCTION {schema}."{outbox.name}_add_partitions"(integer, bigint) TO {role};
 GRANT EXECUTE ON FUNCTION {schema}."{outbox.name}_drop_partitions"(interval, boolean, integer) TO {role};
@@ -66,9 +67,14 @@ GRANT USAGE ON SEQUENCE {schema}."{outbox.name}_position" TO {role};
 GRANT INSERT (id, topic, key, type, payload, headers, due_at) ON {outbox_scheduled} TO {role};
 GRANT SELECT, INSERT, UPDATE ON {inbox} TO {role};
 GRANT SELECT, INSERT, UPDATE, DELETE ON {inbox_held}, {inbox_attempt} TO {role};
-GRANT SELECT ON {inbox_control}, {schema_version} TO {role};
+GRANT SELECT ON {inbox_control}, {inbox_action}, {schema_version} TO {role};
+-- It lets a handler of its rest that makes too many dead letters, and writes that down.
+GRANT INSERT (consumer_group, subject, paused, changed_by), UPDATE (paused, changed_at, changed_by)
+    ON {inbox_control} TO {role};
+GRANT INSERT (actor, action, consumer_group, subject, message_id, reason) ON {inbox_action} TO {role};
 -- How many dead letters there are, and how up to date the ledger is: for metrics.
-GRANT SELECT (consumer_group, state, fingerprint) ON {dead_letter} TO {role};
+GRANT SELECT (id, consumer_group, fingerprint) ON {dead_letter} TO {role};
+GRANT SELECT (id, state) ON {dead_letter_state} TO {role};
 GRANT SELECT (read_at) ON {dead_letter_source} TO {role};
 
 -- name: operator
@@ -85,8 +91,8 @@ GRANT INSERT, UPDATE ON {inbox} TO {role};
 GRANT UPDATE, DELETE ON {inbox_held} TO {role};
 GRANT INSERT, UPDATE ON {inbox_control} TO {role};
 GRANT INSERT ON {inbox_action}, {dead_letter_action} TO {role};
-GRANT INSERT, UPDATE, DELETE ON {dead_letter}, {dead_letter_record}, {dead_letter_source}, {dead_letter_plan}
-    TO {role};
+GRANT INSERT, UPDATE, DELETE ON {dead_letter}, {dead_letter_state}, {dead_letter_record}, {dead_letter_source},
+    {dead_letter_plan} TO {role};
 GRANT USAGE, SELECT, UPDATE ON SEQUENCE {schema}."{dead_letter.name}_id_seq" TO {role};
 GRANT EXECUTE ON FUNCTION {schema}."{outbox.name}_drop_partitions"(interval, boolean, integer) TO {role};
 GRANT EXECUTE ON FUNCTION {schema}."{inbox.name}_drop_partitions"(interval, boolean) TO {role};

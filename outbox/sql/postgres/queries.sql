@@ -489,14 +489,16 @@ WHERE consumer_group = %(group)s AND topic = %(topic)s AND "partition" = %(parti
 ORDER BY "offset" LIMIT 1
 
 -- name: held_dead_letter
--- The dead letter that a key waits for, if it is this message's; the headers are those of the delivery that died.
-SELECT id, headers::text FROM {inbox_held}
-WHERE consumer_group = %(group)s AND message_id = %(message_id)s AND state = 'dead-letter'
+-- The dead letter that a key waits for, if it is of this message or of the one that this replaces; the headers are
+-- those of the delivery that died.
+SELECT id, message_id, headers::text FROM {inbox_held}
+WHERE consumer_group = %(group)s AND message_id IN (%(message_id)s, %(replaces)s) AND state = 'dead-letter'
+  AND topic = %(topic)s AND key IS NOT DISTINCT FROM %(key)s::bytea
 
 -- name: held_reopen
 -- A replay takes the place of the dead letter that its key waits for.
 UPDATE {inbox_held}
-SET payload = %(payload)s, headers = %(headers)s::jsonb, "timestamp" = %(timestamp)s, type = %(type)s,
+SET message_id = %(message_id)s, payload = %(payload)s, headers = %(headers)s::jsonb, "timestamp" = %(timestamp)s, type = %(type)s,
     handler = %(handler)s, state = 'retry', attempts = 0, error = NULL, first_failed_at = NULL, next_attempt_at = NULL
 WHERE id = %(id)s AND state = 'dead-letter'
 
@@ -544,6 +546,34 @@ SELECT subject, paused, policy::text, revision FROM {inbox_control} WHERE consum
 
 -- name: inbox_statement_timeout
 SELECT set_config('statement_timeout', %(milliseconds)s, true)
+
+-- name: inbox_limit_lock
+-- One dead letter of a handler at a time, to the end of its transaction.
+SELECT pg_advisory_xact_lock(hashtextextended('{inbox}' || %(group)s || ' ' || %(handler)s, 3))
+
+-- name: inbox_limit_resumed
+-- When an operator last let the handler go on, if that was within the minute. Few look past its row in the control.
+SELECT max(a.at) FROM {inbox_control} AS c
+JOIN {inbox_action} AS a ON a.consumer_group = c.consumer_group AND a.subject = c.subject
+WHERE c.consumer_group = %(group)s AND c.subject = %(subject)s AND c.changed_at > now() - interval '1 minute'
+  AND a.action = 'resume' AND a.at > now() - interval '1 minute'
+
+-- name: inbox_limit_count
+-- A handler's dead letters of the last minute, since an operator let it go on, up to so many. By now(), which the
+-- planner can estimate, unlike clock_timestamp().
+SELECT count(*) FROM (
+    SELECT FROM {inbox}
+    WHERE consumer_group = %(group)s AND handler = %(handler)s AND outcome = 'dead-lettered'
+      AND processed_at > greatest(now() - interval '1 minute', %(resumed_at)s::timestamptz)
+    LIMIT %(most)s) AS latest
+
+-- name: inbox_limit_pause
+-- An operator's own reason stays.
+INSERT INTO {inbox_control} AS c (consumer_group, subject, paused, changed_by)
+VALUES (%(group)s, %(subject)s, %(reason)s, %(actor)s)
+ON CONFLICT (consumer_group, subject) DO UPDATE
+SET paused = excluded.paused, changed_at = clock_timestamp(), changed_by = excluded.changed_by
+WHERE c.paused IS NULL
 
 -- name: add_inbox_partitions
 SELECT {schema}."{inbox.name}_add_partitions"(%(ahead)s)
@@ -694,11 +724,13 @@ FROM STDIN (FORMAT BINARY)
 COPY {dead_letter_record} (id, payload, headers) FROM STDIN (FORMAT BINARY)
 
 -- name: plan_letters
--- Into a plan, in this order; their state follows.
-UPDATE {dead_letter} AS d
-SET plan_id = %(plan)s, ordinal = %(start)s + n.ordinal
-FROM unnest(%(ids)s::bigint[]) WITH ORDINALITY AS n (id, ordinal)
-WHERE d.id = n.id AND d.state = 'dead'
+-- Into a plan, in this order; only what nobody planned or closed meanwhile.
+INSERT INTO {dead_letter_state} AS s (id, state, plan_id, ordinal)
+SELECT d.id, 'planned', %(plan)s, %(start)s + n.ordinal
+FROM unnest(%(ids)s::bigint[]) WITH ORDINALITY AS n (id, ordinal) JOIN {dead_letter} AS d ON d.id = n.id
+ON CONFLICT (id) DO UPDATE
+SET state = 'planned', state_at = clock_timestamp(), plan_id = excluded.plan_id, ordinal = excluded.ordinal
+WHERE s.state = 'dead'
 
 -- name: follow_letters
 -- Which letter each new one follows: the death before it of the same message in the same group.
@@ -710,17 +742,48 @@ FROM {dead_letter} AS p
 WHERE n.id BETWEEN %(first)s AND %(last)s AND n.replays = %(replays)s AND p.id = (
     SELECT b.id FROM {dead_letter} AS b
     WHERE b.message_id = n.message_id AND b.consumer_group IS NOT DISTINCT FROM n.consumer_group
-      AND b.replays < n.replays AND b.id < n.id
+      AND b.replays < n.replays AND (b.id < n.id OR b.failed_at <= n.failed_at)
     ORDER BY b.replays DESC, b.id DESC LIMIT 1)
 
 -- name: adopt_actions
--- What was done before there was a ledger.
-UPDATE {dead_letter} AS d
-SET state = CASE a.action WHEN 'replay' THEN 'replayed' ELSE 'discarded' END
-FROM {dead_letter_action} AS a
-WHERE d.id BETWEEN %(first)s AND %(last)s AND a.dead_letter_topic = d.dead_letter_topic
-  AND a."partition" = d."partition" AND a."offset" = d."offset" AND a.dead_letter_id IS NULL
-  AND a.action IN ('replay', 'discard')
+-- What was done before there was a ledger, the last of it; another message may stand at the place by now.
+INSERT INTO {dead_letter_state} (id, state, state_at)
+SELECT d.id, CASE a.action WHEN 'replay' THEN 'replayed' ELSE 'discarded' END, a.at
+FROM {dead_letter} AS d
+JOIN {dead_letter_action} AS a
+  ON a.dead_letter_topic = d.dead_letter_topic AND a."partition" = d."partition" AND a."offset" = d."offset"
+  AND a.message_id = d.message_id
+WHERE d.id BETWEEN %(first)s AND %(last)s AND a.dead_letter_id IS NULL AND a.id = (
+    SELECT max(l.id) FROM {dead_letter_action} AS l
+    WHERE l.dead_letter_topic = d.dead_letter_topic AND l."partition" = d."partition" AND l."offset" = d."offset"
+      AND l.message_id = d.message_id AND l.dead_letter_id IS NULL AND l.action IN ('replay', 'discard'))
+
+-- name: traces_held
+-- Held messages of a key, or with a text in their headers.
+SELECT id, consumer_group, topic, "partition", "offset", message_id, key, headers::text, handler, state, attempts
+FROM {inbox_held}
+WHERE id > %(after)s AND (%(group)s::text IS NULL OR consumer_group = %(group)s)
+  AND (%(topic)s::text IS NULL OR topic = %(topic)s)
+  AND (key = %(key)s::bytea OR position(%(quoted)s::text IN headers::text) > 0)
+ORDER BY id LIMIT %(limit)s
+
+-- name: traces_logged
+-- The same of the log.
+SELECT topic, key, headers::text, created_at FROM {outbox}
+WHERE (%(topic)s::text IS NULL OR topic = %(topic)s)
+  AND (key = %(key)s::bytea OR position(%(quoted)s::text IN headers::text) > 0)
+
+-- name: traces_scheduled
+-- The same of delayed messages.
+SELECT topic, key, headers::text, due_at FROM {outbox_scheduled}
+WHERE (%(topic)s::text IS NULL OR topic = %(topic)s)
+  AND (key = %(key)s::bytea OR position(%(quoted)s::text IN headers::text) > 0)
+
+-- name: traces_results
+-- Results of handlers that the inbox keeps for dead letters.
+SELECT count(*) FROM {dead_letter} d
+JOIN {inbox} i ON i.consumer_group = d.consumer_group AND i.message_id = d.inbox_id
+WHERE d.id = ANY (%(ids)s) AND i.result IS NOT NULL
 
 -- name: relay_status
 -- Who owns which shard, for how many seconds more, and how many ago a batch of it was last settled.
@@ -759,6 +822,38 @@ SELECT count(*), extract(epoch FROM min(due_at) - clock_timestamp())::float8 FRO
 -- name: inbox_stats
 SELECT consumer_group, topic, outcome, count(*), extract(epoch FROM clock_timestamp() - max(processed_at))::float8
 FROM {inbox} GROUP BY consumer_group, topic, outcome ORDER BY consumer_group, topic, outcome
+
+-- name: oldest_transaction
+-- For how many seconds the oldest transaction of this database holds back what vacuum may remove. Another role's shows
+-- only to pg_read_all_stats.
+SELECT coalesce(extract(epoch FROM clock_timestamp() - min(since)), 0)::float8 FROM (
+    SELECT xact_start FROM pg_stat_activity
+    WHERE datname = current_database() AND pid <> pg_backend_pid()
+      AND (backend_xid IS NOT NULL OR backend_xmin IS NOT NULL)
+    UNION ALL
+    SELECT prepared FROM pg_prepared_xacts WHERE database = current_database()) AS found (since)
+
+-- name: log_size
+-- Bytes of the log with its indexes.
+SELECT coalesce(sum(pg_total_relation_size(relid)), 0)::bigint FROM pg_partition_tree('{outbox}'::regclass)
+
+-- name: dead_letter_stats
+SELECT coalesce(d.consumer_group, ''), coalesce(s.state, 'dead'), count(*)
+FROM {dead_letter} AS d LEFT JOIN {dead_letter_state} AS s ON s.id = d.id GROUP BY 1, 2 ORDER BY 1, 2
+
+-- name: dead_letter_fingerprints
+-- Of those that somebody still has to look after: the most frequent failures, and all others by group, without a name.
+SELECT consumer_group, name, sum(letters)::bigint FROM (
+    SELECT coalesce(consumer_group, '') AS consumer_group, count(*) AS letters,
+           CASE WHEN row_number() OVER (ORDER BY count(*) DESC, fingerprint) <= %(top)s THEN fingerprint ELSE '' END AS name
+    FROM {dead_letter} AS d LEFT JOIN {dead_letter_state} AS s ON s.id = d.id
+    WHERE coalesce(s.state, 'dead') IN ('dead', 'planned', 'replayed', 'quarantined')
+    GROUP BY 1, fingerprint) AS ranked
+GROUP BY consumer_group, name ORDER BY consumer_group, name
+
+-- name: dead_letter_age
+-- How many seconds ago the ledger was last brought up to date; null: never.
+SELECT extract(epoch FROM clock_timestamp() - max(read_at))::float8 FROM {dead_letter_source}
 
 -- name: version
 SELECT coalesce(max(version), 0) FROM {schema_version}

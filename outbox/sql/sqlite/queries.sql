@@ -247,14 +247,16 @@ WHERE consumer_group = :group AND topic = :topic AND "partition" = :partition
 ORDER BY "offset" LIMIT 1
 
 -- name: held_dead_letter
--- The dead letter that a key waits for, if it is this message's; the headers are those of the delivery that died.
-SELECT id, headers FROM {inbox_held}
-WHERE consumer_group = :group AND message_id = :message_id AND state = 'dead-letter'
+-- The dead letter that a key waits for, if it is of this message or of the one that this replaces; the headers are
+-- those of the delivery that died.
+SELECT id, message_id, headers FROM {inbox_held}
+WHERE consumer_group = :group AND message_id IN (:message_id, :replaces) AND state = 'dead-letter'
+  AND topic = :topic AND key IS :key
 
 -- name: held_reopen
 -- A replay takes the place of the dead letter that its key waits for.
 UPDATE {inbox_held}
-SET payload = :payload, headers = :headers, "timestamp" = :timestamp, type = :type,
+SET message_id = :message_id, payload = :payload, headers = :headers, "timestamp" = :timestamp, type = :type,
     handler = :handler, state = 'retry', attempts = 0, error = NULL, first_failed_at = NULL, next_attempt_at = NULL
 WHERE id = :id AND state = 'dead-letter'
 
@@ -295,6 +297,28 @@ WHERE consumer_group = :group AND topic = :topic AND "partition" = :partition AN
 
 -- name: inbox_control
 SELECT subject, paused, policy, revision FROM {inbox_control} WHERE consumer_group = :group
+
+-- name: inbox_limit_resumed
+-- When an operator last let the handler go on, if that was within the minute.
+SELECT max(at) FROM {inbox_action}
+WHERE consumer_group = :group AND subject = :subject AND action = 'resume'
+  AND at > strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '-1 minute')
+
+-- name: inbox_limit_count
+-- A handler's dead letters of the last minute, since an operator let it go on, up to so many.
+SELECT count(*) FROM (
+    SELECT 1 FROM {inbox}
+    WHERE consumer_group = :group AND handler = :handler AND outcome = 'dead-lettered'
+      AND processed_at > max(strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '-1 minute'), coalesce(:resumed_at, ''))
+    LIMIT :most)
+
+-- name: inbox_limit_pause
+-- An operator's own reason stays.
+INSERT INTO {inbox_control} AS c (consumer_group, subject, paused, changed_by)
+VALUES (:group, :subject, :reason, :actor)
+ON CONFLICT (consumer_group, subject) DO UPDATE
+SET paused = excluded.paused, changed_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now'), changed_by = excluded.changed_by
+WHERE c.paused IS NULL
 
 -- name: prunable_inbox
 SELECT count(*) FROM {inbox} WHERE processed_at < :before
@@ -433,10 +457,14 @@ BEGIN IMMEDIATE
 SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = '{schema.name}_{dead_letter.name}'), 0)
 
 -- name: plan_letters
--- Into a plan, in this order; their state follows.
-UPDATE {dead_letter} AS d SET plan_id = :plan, ordinal = :start + n.key + 1
-FROM json_each(:ids) AS n
-WHERE d.id = n.value AND d.state = 'dead'
+-- Into a plan, in this order; only what nobody planned or closed meanwhile.
+INSERT INTO {dead_letter_state} AS s (id, state, plan_id, ordinal)
+SELECT d.id, 'planned', :plan, :start + n.key + 1
+FROM json_each(:ids) AS n JOIN {dead_letter} AS d ON d.id = n.value
+WHERE true
+ON CONFLICT (id) DO UPDATE
+SET state = 'planned', state_at = excluded.state_at, plan_id = excluded.plan_id, ordinal = excluded.ordinal
+WHERE s.state = 'dead'
 
 -- name: follow_letters
 -- Which letter each new one follows: the death before it of the same message in the same group.
@@ -448,17 +476,51 @@ FROM {dead_letter} AS p
 WHERE n.id BETWEEN :first AND :last AND n.replays = :replays AND p.id = (
     SELECT b.id FROM {dead_letter} AS b
     WHERE b.message_id = n.message_id AND b.consumer_group IS n.consumer_group
-      AND b.replays < n.replays AND b.id < n.id
+      AND b.replays < n.replays AND (b.id < n.id OR b.failed_at <= n.failed_at)
     ORDER BY b.replays DESC, b.id DESC LIMIT 1)
 
 -- name: adopt_actions
--- What was done before there was a ledger.
-UPDATE {dead_letter} AS d
-SET state = CASE a.action WHEN 'replay' THEN 'replayed' ELSE 'discarded' END
-FROM {dead_letter_action} AS a
-WHERE d.id BETWEEN :first AND :last AND a.dead_letter_topic = d.dead_letter_topic
-  AND a."partition" = d."partition" AND a."offset" = d."offset" AND a.dead_letter_id IS NULL
-  AND a.action IN ('replay', 'discard')
+-- What was done before there was a ledger, the last of it; another message may stand at the place by now.
+INSERT INTO {dead_letter_state} (id, state, state_at)
+SELECT d.id, CASE a.action WHEN 'replay' THEN 'replayed' ELSE 'discarded' END, a.at
+FROM {dead_letter} AS d
+JOIN {dead_letter_action} AS a
+  ON a.dead_letter_topic = d.dead_letter_topic AND a."partition" = d."partition" AND a."offset" = d."offset"
+  AND a.message_id = d.message_id
+WHERE d.id BETWEEN :first AND :last AND a.dead_letter_id IS NULL AND a.id = (
+    SELECT max(l.id) FROM {dead_letter_action} AS l
+    WHERE l.dead_letter_topic = d.dead_letter_topic AND l."partition" = d."partition" AND l."offset" = d."offset"
+      AND l.message_id = d.message_id AND l.dead_letter_id IS NULL AND l.action IN ('replay', 'discard'))
+
+-- name: traces_held
+-- Held messages of a key, or with a text in their headers.
+SELECT id, consumer_group, topic, "partition", "offset", message_id, key, headers, handler, state, attempts
+FROM {inbox_held}
+WHERE id > :after AND (:group IS NULL OR consumer_group = :group)
+  AND (:topic IS NULL OR topic = :topic)
+  AND (key = :key OR instr(headers, :quoted) > 0)
+ORDER BY id LIMIT :limit
+
+
+-- name: traces_logged
+-- The same of the log.
+SELECT topic, key, headers, created_at FROM {outbox}
+WHERE (:topic IS NULL OR topic = :topic)
+  AND (key = :key OR instr(headers, :quoted) > 0)
+
+
+-- name: traces_scheduled
+-- The same of delayed messages.
+SELECT topic, key, headers, due_at FROM {outbox_scheduled}
+WHERE (:topic IS NULL OR topic = :topic)
+  AND (key = :key OR instr(headers, :quoted) > 0)
+
+
+-- name: traces_results
+-- Results of handlers that the inbox keeps for dead letters.
+SELECT count(*) FROM {dead_letter} AS d
+JOIN {inbox} AS i ON i.consumer_group = d.consumer_group AND i.message_id = d.inbox_id
+WHERE d.id IN (SELECT value FROM json_each(:ids)) AND i.result IS NOT NULL
 
 -- name: relay_status
 -- Who owns the log, for how many seconds more, and how many ago a batch was last settled.
@@ -488,6 +550,32 @@ SELECT count(*), (julianday(min(due_at)) - julianday('now')) * 86400 FROM {outbo
 -- name: inbox_stats
 SELECT consumer_group, topic, outcome, count(*), (julianday('now') - julianday(max(processed_at))) * 86400
 FROM {inbox} GROUP BY consumer_group, topic, outcome ORDER BY consumer_group, topic, outcome
+
+-- name: oldest_transaction
+-- There is one writer, and nothing that its age would hold up.
+SELECT 0.0
+
+-- name: log_size
+-- Bytes of the whole file.
+SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()
+
+-- name: dead_letter_stats
+SELECT coalesce(d.consumer_group, ''), coalesce(s.state, 'dead'), count(*)
+FROM {dead_letter} AS d LEFT JOIN {dead_letter_state} AS s ON s.id = d.id GROUP BY 1, 2 ORDER BY 1, 2
+
+-- name: dead_letter_fingerprints
+-- Of those that somebody still has to look after: the most frequent failures, and all others by group, without a name.
+SELECT consumer_group, name, sum(letters) FROM (
+    SELECT coalesce(consumer_group, '') AS consumer_group, count(*) AS letters,
+           CASE WHEN row_number() OVER (ORDER BY count(*) DESC, fingerprint) <= :top THEN fingerprint ELSE '' END AS name
+    FROM {dead_letter} AS d LEFT JOIN {dead_letter_state} AS s ON s.id = d.id
+    WHERE coalesce(s.state, 'dead') IN ('dead', 'planned', 'replayed', 'quarantined')
+    GROUP BY 1, fingerprint) AS ranked
+GROUP BY consumer_group, name ORDER BY consumer_group, name
+
+-- name: dead_letter_age
+-- How many seconds ago the ledger was last brought up to date; null: never.
+SELECT (julianday('now') - julianday(max(read_at))) * 86400 FROM {dead_letter_source}
 
 -- name: version
 SELECT coalesce(max(version), 0) FROM {schema_version}

@@ -28,23 +28,29 @@ CREATE TABLE {dead_letter} (
     size               INTEGER,
     order_partition    INTEGER NOT NULL,
     order_offset       INTEGER NOT NULL,
-    state              TEXT    NOT NULL DEFAULT 'dead',
-    state_at           TEXT    NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now')),
-    plan_id            INTEGER,
-    ordinal            INTEGER,
     follows            INTEGER,
     rounds             INTEGER NOT NULL DEFAULT 0,
     same_failures      INTEGER NOT NULL DEFAULT 0,
     masked             INTEGER NOT NULL DEFAULT 0,
     forgotten_at       TEXT,
+    read_at            TEXT    NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now')),
     UNIQUE (dead_letter_topic, "partition", "offset", incarnation)
 );
 CREATE INDEX "{schema.name}_{dead_letter.name}_failed_at" ON {dead_letter} (failed_at, id);
 CREATE INDEX "{schema.name}_{dead_letter.name}_fingerprint" ON {dead_letter} (fingerprint, failed_at, id);
 CREATE INDEX "{schema.name}_{dead_letter.name}_message_id" ON {dead_letter} (message_id);
 CREATE INDEX "{schema.name}_{dead_letter.name}_key" ON {dead_letter} (key);
-CREATE INDEX "{schema.name}_{dead_letter.name}_state" ON {dead_letter} (state, failed_at, id) WHERE state <> 'dead';
-CREATE INDEX "{schema.name}_{dead_letter.name}_planned" ON {dead_letter} (plan_id, ordinal) WHERE plan_id IS NOT NULL;
+
+CREATE TABLE {dead_letter_state} (
+    id                 INTEGER PRIMARY KEY,
+    state              TEXT    NOT NULL,
+    state_at           TEXT    NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now')),
+    plan_id            INTEGER,
+    ordinal            INTEGER
+);
+CREATE INDEX "{schema.name}_{dead_letter_state.name}_state" ON {dead_letter_state} (state, id);
+CREATE INDEX "{schema.name}_{dead_letter_state.name}_plan" ON {dead_letter_state} (plan_id, ordinal)
+    WHERE plan_id IS NOT NULL;
 
 CREATE TABLE {dead_letter_record} (
     id                 INTEGER PRIMARY KEY,
@@ -86,3 +92,6 @@ ALTER TABLE {dead_letter_action} ADD COLUMN plan_id INTEGER;
 ALTER TABLE {dead_letter_action} ADD COLUMN from_state TEXT;
 ALTER TABLE {dead_letter_action} ADD COLUMN to_state TEXT;
 CREATE INDEX "{schema.name}_{dead_letter_action.name}_letter" ON {dead_letter_action} (dead_letter_id);
+
+CREATE INDEX "{schema.name}_{inbox.name}_dead_lettered" ON {inbox} (consumer_group, handler, processed_at)
+    WHERE outcome = 'dead-lettered';
