@@ -30,16 +30,18 @@ from postroom.testing.postgres import Database
 NAMES = Names("shop", {"outbox": "events"})
 OUTBOX = Outbox(source="/test", names=NAMES)
 LEDGER = ("dead_letter", "dead_letter_state", "dead_letter_record", "dead_letter_source", "dead_letter_plan")
+COUNTED = {"dead_letter": "s", "dead_letter_state": "s", "dead_letter_source": "s"}
 #: S, I, U, D: select, insert, update and delete; in lower case some columns only.
 RIGHTS: dict[str, dict[str, str]] = {
     "app": {"events": "i", "outbox_scheduled": "i"},
     "relay": {
         "events": "Si", "outbox_scheduled": "SUD", "outbox_parked": "SIUD", "outbox_action": "SI",
         "relay_cursor": "SU", "relay_instance": "SIUD", "relay_control": "SIU", "schema_version": "S",
+        **COUNTED,
     },
     "consumer": {
         "events": "i", "outbox_scheduled": "i", "inbox": "SIU", "inbox_held": "SIUD", "inbox_attempt": "SIUD",
-        "inbox_control": "Siu", "inbox_action": "Si", "schema_version": "S",
+        "inbox_control": "Siu", "inbox_action": "Si", "schema_version": "S", **COUNTED,
     },
     "operator": {
         "events": "Si", "outbox_scheduled": "S", "outbox_parked": "SUD", "outbox_action": "SIu",
@@ -195,6 +197,7 @@ def test_a_relay_publishes_parks_moves_and_keeps_its_partitions(
         "ALTER TABLE shop.events ADD COLUMN mine text",
         "CREATE TABLE shop.mine ()",
         "SELECT * FROM shop.inbox",
+        "SELECT message FROM shop.dead_letter",
         "SELECT * FROM shop.dead_letter_record",
         "DELETE FROM shop.outbox_action",
     )
@@ -235,6 +238,7 @@ def test_a_consumer_handles_holds_and_writes_dead_letters(
         "UPDATE shop.inbox_control SET policy = '{}'",
         "SELECT * FROM shop.relay_cursor",
         "SELECT * FROM shop.outbox_parked",
+        "SELECT key FROM shop.dead_letter",
         "SELECT * FROM shop.\"inbox_drop_partitions\"('0', false)",
     )
 

@@ -50,6 +50,10 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON {relay_instance}, {outbox_parked} TO {ro
 GRANT SELECT, INSERT, UPDATE ON {relay_control} TO {role};
 GRANT SELECT, INSERT ON {outbox_action} TO {role};
 GRANT SELECT ON {schema_version} TO {role};
+-- How many dead letters there are, and how up to date the ledger is: for metrics.
+GRANT SELECT (id, consumer_group, fingerprint) ON {dead_letter} TO {role};
+GRANT SELECT (id, state) ON {dead_letter_state} TO {role};
+GRANT SELECT (read_at) ON {dead_letter_source} TO {role};
 GRANT EXECUTE ON FUNCTION {schema}."{outbox.name}_add_partitions"(integer, bigint) TO {role};
 GRANT EXECUTE ON FUNCTION {schema}."{outbox.name}_drop_partitions"(interval, boolean, integer) TO {role};
 GRANT EXECUTE ON FUNCTION {schema}."{inbox.name}_add_partitions"(integer) TO {role};
@@ -68,6 +72,10 @@ GRANT SELECT ON {inbox_control}, {inbox_action}, {schema_version} TO {role};
 GRANT INSERT (consumer_group, subject, paused, changed_by), UPDATE (paused, changed_at, changed_by)
     ON {inbox_control} TO {role};
 GRANT INSERT (actor, action, consumer_group, subject, message_id, reason) ON {inbox_action} TO {role};
+-- How many dead letters there are, and how up to date the ledger is: for metrics.
+GRANT SELECT (id, consumer_group, fingerprint) ON {dead_letter} TO {role};
+GRANT SELECT (id, state) ON {dead_letter_state} TO {role};
+GRANT SELECT (read_at) ON {dead_letter_source} TO {role};
 
 -- name: operator
 -- Sees everything; changes what is parked, held, paused or dead; publishes it again. The record of actions is written
