@@ -22,6 +22,7 @@ DEMO := .venv/.demo-installed
 DEV := .venv/.dev-installed
 LOCK := .cache/lock/.installed
 DOCS := .venv-docs/.installed
+TOOLS := .cache/tools/.installed
 
 define require_python
 	@$(PYTHON) -c '' 2>/dev/null || { \
@@ -76,6 +77,21 @@ types: $(DEV) ## check the types
 compose-check: $(DEV) ## check docker-compose.yml against the compose schema
 	@$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
 
+.PHONY: tools
+tools: $(TOOLS) ## install hadolint, kubernetes-validate and pip-audit, into .cache/tools
+
+.PHONY: deploy-check
+deploy-check: $(DEV) $(TOOLS) compose-check ## check image, compose and Kubernetes manifests
+	@$(BIN)/python -m pytest -q tests/unit/test_deploy.py $(ARGS)
+
+.PHONY: audit
+audit: $(TOOLS) ## look for known weaknesses in what is pinned (asks PyPI; ARGS="-s osv" asks OSV)
+	@for pins in build demo dev image lock tools; do \
+	  echo "requirements/$$pins.txt"; \
+	  .cache/tools/bin/pip-audit --strict --require-hashes --disable-pip --progress-spinner off \
+	    --requirement requirements/$$pins.txt $(ARGS) || exit 1; \
+	done
+
 .PHONY: format
 format: $(DEV) ## format the code and repair what ruff can repair
 	@$(BIN)/ruff check --fix .
@@ -90,8 +106,9 @@ bench-peers: $(DEV) ## install the other relays that bench compares with, into .
 	@$(BIN)/python -m benchmarks.peers $(ARGS)
 
 .PHONY: reference
-reference: $(DEV) ## write docs/reference from the code
+reference: $(DEV) ## write docs/reference and docs/pictures from the code
 	@$(BIN)/python docs/generate.py
+	@$(BIN)/python docs/pictures.py
 
 .PHONY: docs
 docs: $(DOCS) ## build the documentation into build/site; a broken link is an error
@@ -109,6 +126,7 @@ lock: $(LOCK) ## resolve requirements/*.txt again (ARGS=--upgrade takes newer ve
 	@$(COMPILE) --output-file requirements/demo.txt --extra demo -c requirements/dev.txt pyproject.toml requirements/build.in
 	@$(COMPILE) --output-file requirements/build.txt -c requirements/dev.txt requirements/build.in
 	@$(COMPILE) --output-file requirements/docs.txt requirements/docs.in
+	@$(COMPILE) --output-file requirements/tools.txt requirements/tools.in
 	@$(COMPILE) --output-file requirements/image.txt --extra binary --extra confluent -c requirements/dev.txt pyproject.toml
 
 # One set of pins for Linux and macOS and every supported Python; no address and no path of any machine.
@@ -150,4 +168,10 @@ $(DOCS): requirements/docs.txt
 	@echo "Installing requirements/docs.txt into .venv-docs"
 	@$(PYTHON) -m venv --clear .venv-docs
 	@.venv-docs/bin/python -m pip --disable-pip-version-check install --quiet --require-hashes -r requirements/docs.txt
+	@touch $@
+
+$(TOOLS): requirements/tools.txt
+	$(require_python)
+	@$(PYTHON) -m venv --clear .cache/tools
+	@.cache/tools/bin/python -m pip --disable-pip-version-check install --quiet --require-hashes -r requirements/tools.txt
 	@touch $@

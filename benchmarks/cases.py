@@ -27,6 +27,7 @@ class Sizes:
     growth: tuple[int, ...]
     idle_transaction_seconds: int
     idle_seconds: int
+    letters: int
     every_peer: bool
     prefixes: tuple[str, ...] = ()
     """Only systems whose names begin so; empty: all."""
@@ -34,7 +35,7 @@ class Sizes:
     def with_n(self, n: int) -> "Sizes":
         """Everything scaled to ``n`` messages."""
         growth = (*(size for size in self.growth if size < n), n)
-        return replace(self, n=n, transactions=n, growth=growth, latency_seconds=max(1, n // self.rate))
+        return replace(self, n=n, transactions=n, growth=growth, letters=n, latency_seconds=max(1, n // self.rate))
 
 
 SHORT = Sizes(
@@ -46,6 +47,7 @@ SHORT = Sizes(
     growth=(10_000, 100_000, 300_000),
     idle_transaction_seconds=15,
     idle_seconds=10,
+    letters=100_000,
     every_peer=False,
 )
 FULL = Sizes(
@@ -57,6 +59,7 @@ FULL = Sizes(
     growth=(10_000, 100_000, 1_000_000, 3_000_000),
     idle_transaction_seconds=60,
     idle_seconds=20,
+    letters=1_000_000,
     every_peer=True,
 )
 
@@ -152,6 +155,15 @@ def inbox(runner: Runner, sizes: Sizes) -> None:
                 runner.measure("inbox", turn, system, "inbox", n=sizes.n // (_ONE_BY_ONE if one_by_one else 1))
 
 
+def dead_letters(runner: Runner, sizes: Sizes) -> None:
+    """The desk: its ledger brought up to date, lists and statistics of it, a replay."""
+    for turn in _turns(sizes, 3):
+        runner.measure(
+            "dead-letters", turn, "postroom/ledger", "ledger", n=sizes.letters, seconds=60 + sizes.letters / 500
+        )
+        runner.measure("dead-letters", turn, OURS[0], "replay", n=sizes.n, seconds=300)
+
+
 CASES: dict[str, Callable[[Runner, Sizes], None]] = {
     "drain": drain,
     "latency": latency,
@@ -162,6 +174,7 @@ CASES: dict[str, Callable[[Runner, Sizes], None]] = {
     "idle": idle,
     "kill": kill,
     "inbox": inbox,
+    "dead-letters": dead_letters,
 }
 
 

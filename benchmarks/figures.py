@@ -157,7 +157,7 @@ def goals(results: Results, window: int) -> list[Goal]:
     found.append(
         Goal("publish and commit over commit alone", results.values("publish", "postroom/", "ratio"), 1.2),
     )
-    return [*found, *_inbox_goals(results)]
+    return [*found, *_inbox_goals(results), *_dead_letter_goals(results)]
 
 
 def _inbox_goals(results: Results) -> Iterable[Goal]:
@@ -172,6 +172,21 @@ def _inbox_goals(results: Results) -> Iterable[Goal]:
         if family(record["system"]) == "postroom"
     ]
     yield Goal("inbox: effects lost, twice or out of order", wrong, 0, always=True)
+
+
+def _dead_letter_goals(results: Results) -> Iterable[Goal]:
+    records = results.records("dead-letters")
+    ledgers = [record for record in records if "bare_rate" in record]
+    replays = [record for record in records if "relay_rate" in record]
+    taken: list[float] = [record["rate"] / record["bare_rate"] for record in ledgers]
+    yield Goal("dead letters into the ledger: of a bare consumer", taken, 0.5, at_least=True)
+    yield Goal("dead letters into the ledger: peak MB", [record["peak_mb"] for record in ledgers], 150, always=True)
+    yield Goal("a page of a list, ms", [record["list_ms"] for record in ledgers], 200)
+    yield Goal("statistics by failure, ms", [record["stats_ms"] for record in ledgers], 2_000)
+    sent: list[float] = [record["rate"] / record["relay_rate"] for record in replays]
+    yield Goal("a replay: of the relay's rate", sent, 0.7, at_least=True)
+    wrong: list[float] = [record["lost"] + record["twice"] + record["out_of_order"] for record in replays]
+    yield Goal("a replay: lost, twice or out of order", wrong, 0, always=True)
 
 
 def _kill_goals(results: Results, system: str, client: str, window: int) -> Iterable[Goal]:

@@ -30,6 +30,10 @@ def _scenario(name: str, ask: Ask) -> dict[str, Any]:
         from .inbox import inbox  # noqa: PLC0415
 
         return inbox(ask)
+    if name in ("ledger", "replay"):
+        from . import dead_letters  # noqa: PLC0415
+
+        return {"ledger": dead_letters.ledger, "replay": dead_letters.replay}[name](ask)
     if name == "drain":
         return drain(ask)
     from . import resident  # noqa: PLC0415

@@ -201,6 +201,34 @@ def _inbox(figures: Results) -> str:
     return _table(["system", "messages", "messages/s", "CPU s", "peak MB", "lost", "twice", "out of order"], rows)
 
 
+def _dead_letters(figures: Results) -> str:
+    records = figures.records("dead-letters")
+    ledgers = [record for record in records if "bare_rate" in record]
+    replays = [record for record in records if "relay_rate" in record]
+
+    def spread(of: Sequence[Record], field: str, form: str = ",.0f") -> str:
+        return _spread([record[field] for record in of], form)
+
+    rows = [
+        ["dead letters", f"{ledgers[0]['n']:,}" if ledgers else "-"],
+        ["a bare consumer, records/s", spread(ledgers, "bare_rate")],
+        ["into the ledger, records/s", spread(ledgers, "rate")],
+        ["peak MB", spread(ledgers, "peak_mb")],
+        ["a page of a list, ms (the slowest of six filters)", spread(ledgers, "list_ms")],
+        ["a page of a list for a text that no letter has, ms", spread(ledgers, "list_nothing_ms")],
+        ["statistics by failure, ms", spread(ledgers, "stats_ms")],
+        ["statistics by key, ms", spread(ledgers, "stats_by_key_ms")],
+        ["replayed", f"{replays[0]['n']:,}" if replays else "-"],
+        ["the relay alone, messages/s", spread(replays, "relay_rate")],
+        ["a replay, from its beginning to the last in Kafka, messages/s", spread(replays, "rate")],
+        *(
+            [f"{name.replace('_', ' ')} of a replay", spread(replays, name)]
+            for name in ("lost", "twice", "out_of_order")
+        ),
+    ]
+    return _table(["", ""], rows)
+
+
 _CASES: dict[str, Callable[[Results], str]] = {
     "drain": _drain,
     "latency": _latency,
@@ -211,6 +239,7 @@ _CASES: dict[str, Callable[[Results], str]] = {
     "idle": _idle,
     "kill": _kill,
     "inbox": _inbox,
+    "dead-letters": _dead_letters,
 }
 _COUNTS = ("lost", "duplicates", "out of order", "misplaced")
 

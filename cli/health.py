@@ -1,8 +1,8 @@
-"""The probes of a daemon over HTTP: ``/livez`` (leave the process alone?) and ``/readyz`` (is there progress?).
+"""A daemon over HTTP: ``/livez`` (leave the process alone?), ``/readyz`` (is there progress?) and ``/metrics``.
 
-200 or 503, and JSON: ``status`` is ``ok`` or the reason, the rest are facts. For probes on a trusted network: no TLS,
-nobody is asked who they are, and nothing can be changed. Small on purpose: few connections, each answered once and
-with a deadline, so that a slow or hostile client takes nothing from the daemon but a thread.
+Probes are 200 or 503, and JSON: ``status`` is ``ok`` or the reason, the rest are facts. For probes on a trusted
+network: no TLS, nobody is asked who they are, and nothing can be changed. Small on purpose: few connections, each
+answered once and with a deadline, so that a slow or hostile client takes nothing from the daemon but a thread.
 """
 
 import json
@@ -26,8 +26,12 @@ if TYPE_CHECKING:
 
 _CONNECTIONS = 8
 _DEADLINE = 5.0
+#: Prometheus' text format.
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 Probe = Callable[[], Finding]
+Page = Callable[[], bytes]
+_PAGE = "/metrics"
 
 
 def whole(parts: Mapping[str, Probe]) -> Probe:
@@ -61,14 +65,19 @@ def running(service: "Service") -> tuple[Probe, Probe]:
 
 
 @contextmanager
-def probed(address: str | None, services: Mapping[str, tuple[Probe, Probe]], observe: Observer) -> Iterator[None]:
-    """Answer probes at ``address``, if there is one: of each service by its name whether it lives and is ready."""
+def probed(
+    address: str | None, services: Mapping[str, tuple[Probe, Probe]], observe: Observer, metrics: Page | None = None
+) -> Iterator[None]:
+    """Answer probes at ``address``, if there is one: of each service by its name whether it lives and is ready.
+
+    ``metrics``: what /metrics answers, in Prometheus' text format.
+    """
     if address is None:
         yield
         return
     live = whole({name: probes[0] for name, probes in services.items()})
     ready = whole({name: probes[1] for name, probes in services.items()})
-    with HealthServer(address, {"/livez": live, "/readyz": ready}) as server:
+    with HealthServer(address, {"/livez": live, "/readyz": ready}, metrics) as server:
         observe("probed", address=address, port=server.port)
         yield
 
@@ -79,9 +88,9 @@ class HealthServer:
     ``port`` is the one it listens on, where the address says 0.
     """
 
-    def __init__(self, address: str, probes: Mapping[str, Probe]) -> None:
+    def __init__(self, address: str, probes: Mapping[str, Probe], metrics: Page | None = None) -> None:
         try:
-            self._server = _Server(*parse_address(address), probes)
+            self._server = _Server(*parse_address(address), probes, metrics)
         except OSError as error:
             why = error.strerror or str(error)
             raise ConfigurationError(
@@ -110,9 +119,10 @@ class _Server(ThreadingHTTPServer):
     block_on_close = False
     request_queue_size = _CONNECTIONS
 
-    def __init__(self, host: str, port: int, probes: Mapping[str, Probe]) -> None:
+    def __init__(self, host: str, port: int, probes: Mapping[str, Probe], metrics: Page | None) -> None:
         [(self.address_family, *_), *_] = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         self.probes = probes
+        self.metrics = metrics
         self._free = BoundedSemaphore(_CONNECTIONS)
         super().__init__((host, port), _Handler)
 
@@ -158,19 +168,25 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(body=False)
 
     def _answer(self, *, body: bool) -> None:
-        probe = self.server.probes.get(self.path.partition("?")[0])
+        path = self.path.partition("?")[0]
+        if path == _PAGE and self.server.metrics is not None:
+            self._send(HTTPStatus.OK, self.server.metrics(), CONTENT_TYPE, body=body)
+            return
+        probe = self.server.probes.get(path)
         if probe is None:
-            known = list(self.server.probes)
-            self._send(HTTPStatus.NOT_FOUND, {"status": "there is no such probe", "probes": known}, body=body)
+            known = [*self.server.probes, *([_PAGE] if self.server.metrics is not None else [])]
+            self._tell(HTTPStatus.NOT_FOUND, {"status": "there is no such probe", "probes": known}, body=body)
             return
         finding = probe()
         status = HTTPStatus.OK if finding.ok else HTTPStatus.SERVICE_UNAVAILABLE
-        self._send(status, {"status": _status(finding), **finding.facts}, body=body)
+        self._tell(status, {"status": _status(finding), **finding.facts}, body=body)
 
-    def _send(self, status: HTTPStatus, document: Mapping[str, Any], *, body: bool) -> None:
-        text = json.dumps(document, default=str).encode() + b"\n"
+    def _tell(self, status: HTTPStatus, document: Mapping[str, Any], *, body: bool) -> None:
+        self._send(status, json.dumps(document, default=str).encode() + b"\n", "application/json", body=body)
+
+    def _send(self, status: HTTPStatus, text: bytes, kind: str, *, body: bool) -> None:
         self.send_response(status)
-        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(text)))
         self.send_header("Cache-Control", "no-store")
         self.end_headers()

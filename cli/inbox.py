@@ -1,5 +1,6 @@
 """``postroom inbox``: consuming."""
 
+from contextlib import closing
 from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING
@@ -48,6 +49,7 @@ def run(app: App, target: str, with_relay: bool) -> None:
     from ..relay import Relay
     from .health import probed, running
     from .logs import observer
+    from .measured import Measured
     from .serve import Signals, await_tables, run_services
 
     settings = app.settings
@@ -59,22 +61,25 @@ def run(app: App, target: str, with_relay: bool) -> None:
             "Inbox(…, names=Names(…)), or remove schema and tables from the settings."
         )
     log_format = "json" if app.as_json else settings.log_format
-    observe = observer(log_format, settings.log_level, app.redaction, service="inbox", group=found.group)
-    with Signals(observe) as signals:
+    observe = observer(log_format, settings.log_level, app.redaction, app.secrets(), service="inbox", group=found.group)
+    with Signals(observe) as signals, closing(Measured("inbox", app, found.names)) as measured:
         kafka = app.kafka()
+        observe = measured.inbox(observe, found)
         runner = InboxRunner(
             found, database_url=app.database_url, kafka=kafka, settings=settings.inbox, observer=observe
         )
+        measured.watch(runner)
         services: list[Service] = [runner]
         probes, health = {"inbox": running(runner)}, None
         if with_relay:  # it ends last, so that it publishes what the last handlers wrote
-            observe_relay = observer(log_format, settings.log_level, app.redaction, service="relay")
+            observe_relay = observer(log_format, settings.log_level, app.redaction, app.secrets(), service="relay")
             store = open_store(app.database_url, found.names)
-            relay = Relay(store, kafka, settings=settings.relay, observer=observe_relay)
+            relay = Relay(store, kafka, settings=settings.relay, observer=measured.relay(observe_relay))
+            measured.watch(relay)
             services.append(relay)
             health = relay.health
             probes["relay"] = (health.live, health.ready)
-        with probed(settings.health_address, probes, observe):
+        with probed(settings.health_address, probes, observe, measured.page()):
             observe("starting", topics=found.topics, bootstrap_servers=settings.kafka_bootstrap_servers)
             backoff = Backoff(settings.inbox.outage_base_seconds, settings.inbox.outage_cap_seconds)
             check = partial(schema.check, app.database_url, found.names)

@@ -1,63 +1,45 @@
 """The daemons' logs: every step that an observer is told becomes an event on stderr."""
 
+import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import structlog
 
+from ..messaging.envelope import IDEMPOTENCY_KEY
 from ..messaging.observer import Observer
 from ..messaging.records import Partition
 from ..messaging.redact import MASK, Redaction
+from .errors import masked
+from .events import LEVELS
 from .output import colours
 
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
-_WARNINGS = frozenset(
-    {
-        "dead_lettered",
-        "fenced",
-        "held_back",
-        "interrupted",
-        "kafka_unavailable",
-        "limited",
-        "not_allowed",
-        "not_committed",
-        "parked",
-        "paused",
-        "retried",
-        "stepped_aside",
-        "transaction_open",
-        "waiting",
-    }
-)
-#: Of a daemon's life; every other step happens for each batch or message.
-_INFOS = frozenset(
-    {
-        "assigned",
-        "claimed",
-        "moved_due",
-        "probed",
-        "pruned",
-        "inbox_pruned",
-        "resumed",
-        "revoked",
-        "signalled",
-        "started",
-        "starting",
-        "stopped",
-        "stopping",
-        "unparked",
-    }
-)
 #: A step with one of these facts may tell an error that a handler raised.
 _OF_HANDLERS = frozenset({"handler", "message_id"})
 
 
-def observer(log_format: str, log_level: str, redaction: Redaction, **context: Any) -> Observer:
+#: Facts that stand in headers of the message, which may be among those to redact.
+_IN_HEADERS = {
+    "correlation_id": ("correlation_id", "ce_id", IDEMPOTENCY_KEY),
+    "id": ("ce_id",),
+    "message_id": ("ce_id", IDEMPOTENCY_KEY),
+    "sent_at": ("ce_time",),
+    "type": ("ce_type",),
+}
+_IN_URL = re.compile(r"(?<=://)([^\s:/@]*):[^\s/@]+@")
+_ASSIGNED = re.compile(r"((?:password|passwd|pwd|secret|token)['\"]?\s*[=:]\s*['\"]?)[^\s'\",;&]+", re.IGNORECASE)
+
+
+def observer(
+    log_format: str, log_level: str, redaction: Redaction, secrets: Sequence[str] = (), **context: Any
+) -> Observer:
     """Configure structlog and return an observer that writes with it. ``context`` goes along with each event.
 
     With a ``redaction``, of a handler's error only the class is written: its text may quote the message, and the log
-    has no record to compare it with. The tables have it, and the commands show it masked.
+    has no record to compare it with. The tables have it, and the commands show it masked. ``secrets``, and whatever
+    else looks like a password, are masked wherever they stand.
     """
     as_json = log_format == "json" or (log_format == "auto" and not sys.stderr.isatty())
     renderer: Any = structlog.processors.JSONRenderer(default=str, ensure_ascii=False)
@@ -75,13 +57,22 @@ def observer(log_format: str, log_level: str, redaction: Redaction, **context: A
     )
     log = structlog.get_logger(**context)
 
+    hidden = [name for name, headers in _IN_HEADERS.items() if _redacts(redaction, headers)]
+
     def observe(step: str, /, **facts: Any) -> None:
-        level = "warning" if step in _WARNINGS else "info" if step in _INFOS else "debug"
+        level = LEVELS.get(step, "debug")
+        if _LEVELS[level] < _LEVELS[log_level]:
+            return
         if redaction and not facts.keys().isdisjoint(_OF_HANDLERS):
             facts = {name: _unquoted(value) for name, value in facts.items()}
-        getattr(log, level)(step, **{name: _plain(value) for name, value in facts.items()})
+        facts |= dict.fromkeys(facts.keys() & hidden, MASK)
+        getattr(log, level)(step, **{name: _plain(value, secrets) for name, value in facts.items()})
 
     return observe
+
+
+def _redacts(redaction: Redaction, headers: Sequence[str]) -> bool:
+    return any(value == MASK.encode() for _, value in redaction.headers([(name, b"") for name in headers]))
 
 
 def _unquoted(value: Any) -> Any:
@@ -89,14 +80,22 @@ def _unquoted(value: Any) -> Any:
     return f"{type(value).__name__}: {MASK}" if isinstance(value, BaseException) else value
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Any, secrets: Sequence[str]) -> Any:
     """``value`` as JSON has it."""
     if isinstance(value, BaseException):
-        return str(value) or type(value).__name__
+        return _safe(str(value) or type(value).__name__, secrets)
     if isinstance(value, Partition):
         return str(value)
+    if isinstance(value, str):
+        return _safe(value, secrets)
     if isinstance(value, Mapping):
-        return {str(key): _plain(inner) for key, inner in value.items()}
+        return {str(key): _plain(inner, secrets) for key, inner in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
-        return [_plain(inner) for inner in value]
+        return [_plain(inner, secrets) for inner in value]
     return round(value, 3) if isinstance(value, float) else value
+
+
+def _safe(text: str, secrets: Sequence[str]) -> str:
+    """Without passwords."""
+    text = _IN_URL.sub(r"\1:***@", masked(text, secrets))
+    return _ASSIGNED.sub(r"\1***", text)

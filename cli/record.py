@@ -1,12 +1,12 @@
 """How the parts of a record look to people: its payload, its headers, pairs of a name and a value."""
 
-import json
 from collections.abc import Sequence
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ..messaging import document
 from . import output
 
 _PAYLOAD_BYTES = 4_096
@@ -19,8 +19,8 @@ def decoded(payload: bytes) -> str:
     except UnicodeDecodeError:
         return output.hexdump(payload, _PAYLOAD_BYTES)
     try:
-        text = json.dumps(json.loads(text), indent=2, ensure_ascii=False)
-    except (ValueError, RecursionError):
+        text = document.spread(document.read(payload))
+    except ValueError:
         if any(not (char.isprintable() or char in "\r\n\t") for char in text):
             return output.hexdump(payload, _PAYLOAD_BYTES)
     return output.clean(text.replace("\r\n", "\n"), lines=True)

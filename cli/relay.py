@@ -1,5 +1,6 @@
 """``postroom relay``: the daemon that publishes, and what can be asked of it."""
 
+from contextlib import closing
 from functools import partial
 
 import click
@@ -21,7 +22,7 @@ def run(app: App) -> None:
     """Publish until SIGTERM or Ctrl-C; then finish what is in flight, release the shards and exit with 0.
 
     Several relays share the work. While Kafka or the database is away it waits; the log on stderr says so. With the
-    setting health_address it answers probes: /livez and /readyz.
+    setting health_address it answers probes, /livez and /readyz, and shows /metrics.
 
     \b
     Examples:
@@ -35,16 +36,19 @@ def run(app: App) -> None:
     from ..relay import Relay
     from .health import probed
     from .logs import observer
+    from .measured import Measured
     from .serve import Signals, await_tables, run_services
 
     settings = app.settings
     log_format = "json" if app.as_json else settings.log_format
-    observe = observer(log_format, settings.log_level, app.redaction, service="relay")
-    with Signals(observe) as signals:
+    observe = observer(log_format, settings.log_level, app.redaction, app.secrets(), service="relay")
+    with Signals(observe) as signals, closing(Measured("relay", app, app.names)) as measured:
         kafka = app.kafka()
+        observe = measured.relay(observe)
         service = Relay(open_store(app.database_url, app.names), kafka, settings=settings.relay, observer=observe)
+        measured.watch(service)
         probes = {"relay": (service.health.live, service.health.ready)}
-        with probed(settings.health_address, probes, observe):
+        with probed(settings.health_address, probes, observe, measured.page()):
             observe("starting", owner=service.owner, bootstrap_servers=settings.kafka_bootstrap_servers)
             backoff = Backoff(settings.relay.backoff_base_seconds, settings.relay.backoff_cap_seconds)
             check = partial(schema.check, app.database_url, app.names)

@@ -9,7 +9,8 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from threading import Event
+from contextlib import suppress
+from queue import Empty, SimpleQueue
 from types import FrameType, TracebackType
 from typing import Any, Self
 
@@ -23,10 +24,14 @@ _LOOK = 0.2
 
 
 class Signals:
-    """Turns SIGTERM and SIGINT into an event, for a ``with`` block. For the main thread."""
+    """Turns SIGTERM and SIGINT into something to wait for, for a ``with`` block. For the main thread.
+
+    Not an Event: its lock may be held by the very wait that a signal interrupts, and the handler would wait for it for
+    ever. ``SimpleQueue.put`` may come in the midst of anything.
+    """
 
     def __init__(self, observe: Observer) -> None:
-        self.stopping = Event()
+        self._woken: SimpleQueue[None] = SimpleQueue()
         self._observe = observe
         self._caught: int | None = None
         self._told = False
@@ -43,20 +48,27 @@ class Signals:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
+    @property
+    def came(self) -> bool:
+        """Whether there was a signal."""
+        return self._caught is not None
+
     def wait(self, seconds: float) -> bool:
         """Wait for a signal, so long at most; say whether one came."""
-        came = self.stopping.wait(seconds)
-        if came and not self._told and self._caught is not None:
+        if self._caught is None:
+            with suppress(Empty):
+                self._woken.get(timeout=max(0.0, seconds))
+        if self._caught is not None and not self._told:
             self._told = True
             self._observe("signalled", signal=signal.Signals(self._caught).name)
-        return came
+        return self.came
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
         # Nothing is logged here: the handler may have interrupted the logger, which holds a lock.
         if self._caught is not None:
             os._exit(128 + number)
         self._caught = number
-        self.stopping.set()
+        self._woken.put(None)
 
 
 def await_tables(
@@ -87,7 +99,7 @@ def await_tables(
         else:
             if failures:
                 observe("resumed")
-            return not signals.stopping.is_set()
+            return not signals.came
 
 
 def calm_garbage_collector() -> None:

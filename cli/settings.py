@@ -106,7 +106,8 @@ with warnings.catch_warnings():
         """How dead letters are looked after."""
 
         health_address: HealthAddress | None = None
-        """``host:port`` where the daemons answer probes over HTTP, /livez and /readyz; without it they do not."""
+        """``host:port`` where the daemons answer over HTTP: the probes /livez and /readyz, and /metrics for Prometheus;
+        without it they do not."""
 
         log_format: Literal["auto", "console", "json"] = "auto"
         """Of the daemons' logs. ``auto``: for people on a terminal, JSON elsewhere."""

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, overload
 
 import sqlalchemy as sa
 
@@ -80,15 +80,40 @@ class Outcomes:
     last_seconds_ago: float
 
 
-class Statistics:
-    """Raises DatabaseUnavailable, SchemaMissing, ConfigurationError, NotAuthorized."""
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Held messages of a group, a topic and a state; since when the oldest is."""
 
-    def __init__(self, url: str, names: Names) -> None:
+    group: str
+    topic: str
+    state: str
+    count: int
+    oldest_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Dead:
+    """Dead letters of a group and a state, or a fingerprint. ``group`` is empty where it is unknown."""
+
+    group: str
+    label: str
+    count: int
+
+
+class Statistics:
+    """Raises DatabaseUnavailable, SchemaMissing, ConfigurationError, NotAuthorized.
+
+    ``patience``: a query is given up after so many seconds, on PostgreSQL.
+    """
+
+    def __init__(self, url: str, names: Names, *, patience: float | None = None) -> None:
         parsed = parse_url(url)
         dialect = "sqlite" if parsed.drivername == "sqlite" else "postgres"
         connect_args = {} if dialect == "sqlite" else {"connect_timeout": 5, "application_name": "postroom"}
         self._engine = sa.create_engine(parsed, poolclass=sa.NullPool, connect_args=connect_args)
         self._sql = queries(names, dialect)
+        limited = patience if dialect == "postgres" else None
+        self._limit = f"SET LOCAL statement_timeout = {int(limited * 1000)}" if limited else None
 
     def shards(self) -> list[Shard]:
         """Who owns what."""
@@ -123,10 +148,44 @@ class Statistics:
         """By group, topic and outcome."""
         return [Outcomes(*row) for row in self._rows("inbox_stats")]
 
+    def held(self) -> list[Held]:
+        """By group, topic and state."""
+        rows = self._rows("desk_held_stats")
+        return [Held(group, topic, state, count, _moment(at)) for group, topic, state, count, at, _ in rows]
+
+    def dead_letters(self) -> list[Dead]:
+        """By group and state, as the ledger knows them."""
+        return [Dead(*row) for row in self._rows("dead_letter_stats")]
+
+    def fingerprints(self, top: int) -> list[Dead]:
+        """Those that are to be looked after by group and fingerprint: the ``top`` ones, and the rest without a name."""
+        return [Dead(*row) for row in self._rows("dead_letter_fingerprints", {"top": top})]
+
+    def ledger_age(self) -> float | None:
+        """Seconds since the ledger was brought up to date; None: never."""
+        [(age,)] = self._rows("dead_letter_age")
+        return age if age is None else float(age)
+
+    def oldest_transaction(self) -> float:
+        """For how many seconds the oldest transaction of the database holds vacuum back; 0 where there is none."""
+        [(age,)] = self._rows("oldest_transaction")
+        return float(age)
+
+    def log_bytes(self) -> int:
+        """What the log takes, with its indexes; on SQLite the whole file."""
+        [(size,)] = self._rows("log_size")
+        return int(size)
+
     def _rows(self, query: str, params: dict[str, Any] | None = None) -> list[Any]:
         with translated(), self._engine.connect() as connection:
+            if self._limit is not None:
+                connection.exec_driver_sql(self._limit)
             return [tuple(row) for row in connection.exec_driver_sql(self._sql[query], params)]
 
 
+@overload
+def _moment(value: datetime | str) -> datetime: ...
+@overload
+def _moment(value: None) -> None: ...
 def _moment(value: datetime | str | None) -> datetime | None:
     return datetime.fromisoformat(value) if isinstance(value, str) else value

@@ -7,6 +7,7 @@ import click
 from . import errors
 from .app import App
 from .command import Command, Group
+from .grants import grants
 from .notify import notify
 
 _SHARDS = click.option(
@@ -55,7 +56,7 @@ def init(app: App, shards: int, dry_run: bool) -> None:
 
 @click.group("db", cls=Group)
 def db() -> None:
-    """The tables of Postroom: upgrade, check, print their SQL, let commits tell."""
+    """The tables of Postroom: upgrade, check, print their SQL, grant rights, let commits tell."""
 
 
 @db.command("upgrade")
@@ -123,6 +124,7 @@ def sql(app: App, dialect: str, after: int, shards: int) -> None:
         click.echo(script, nl=False)
 
 
+db.add_command(grants)
 db.add_command(notify)
 
 

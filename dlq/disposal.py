@@ -24,14 +24,19 @@ UNDER_WAY = frozenset({State.PLANNED, State.REPLAYED})
 def changeable(ledger: Ledger, wanted: Filter, verb: str) -> list[int]:
     """The ids of the ``wanted`` letters whose state lets ``verb`` change them, in the order of their failures.
 
-    ``verb``: discard, release or reopen. Letters whose contents were erased cannot be reopened.
+    ``verb``: discard, release or reopen. What was erased cannot be reopened, nor what a letter that is open was
+    edited from: both would be replayed.
     """
     sources = TRANSITIONS[verb].sources
     states = frozenset(wanted.states) & sources if wanted.states else sources
     if not states:
         return []
     letters = each(ledger, replace(wanted, states=states))
-    return [letter.id for letter in letters if verb != "reopen" or letter.forgotten_at is None]
+    if verb != "reopen":
+        return [letter.id for letter in letters]
+    with ledger.reading() as connection:
+        edited = set(connection.execute(replaced(ledger)).scalars())
+    return [letter.id for letter in letters if letter.forgotten_at is None and letter.id not in edited]
 
 
 def discard(
@@ -51,7 +56,7 @@ def release(
 def reopen(
     ledger: Ledger, letters: Sequence[int], *, actor: str, reason: str | None = None, observer: Observer = unobserved
 ) -> int:
-    """Make discarded, replayed and confirmed letters dead again, but for erased ones; how many."""
+    """Make discarded, replayed and confirmed letters dead again; how many. Not what ``changeable`` leaves out."""
     return _change(ledger, "reopen", letters, actor, reason, {"plan_id": None, "ordinal": None}, observer)
 
 
@@ -77,7 +82,7 @@ def purge(
             "discard them."
         )
     letter = ledger.tables.letter.c
-    old = ledger.tables.in_states(states) & (letter.state_at < before) & letter.id.not_in(_kept(ledger))
+    old = ledger.tables.in_states(states) & (letter.state_at < before) & letter.id.not_in(replaced(ledger))
     if dry_run:
         with ledger.reading() as connection:
             query = sa.select(letter.state, sa.func.count()).where(old).group_by(letter.state)
@@ -115,15 +120,15 @@ def _change(  # noqa: PLR0917
         part = letters[start : start + _AT_ONCE]
         chosen: sa.ColumnElement[bool] = letter.id.in_(part)
         if verb == "reopen":
-            chosen &= letter.forgotten_at.is_(None)
+            chosen &= letter.forgotten_at.is_(None) & letter.id.not_in(replaced(ledger))
         with ledger.changing() as work:
             count += work.change(verb, chosen, actor, reason, values)
         observer(verb, count=len(part))
     return count
 
 
-def _kept(ledger: Ledger) -> sa.Select[tuple[int]]:
-    """Edited letters whose successors are open."""
+def replaced(ledger: Ledger) -> sa.Select[int]:
+    """The ids of what letters that are open were edited from."""
     letter = ledger.tables.letter.alias("successor").c
     edited = letter.follows.is_not(None) & (letter.incarnation < 0)
     return sa.select(letter.follows).where(edited, letter.state.in_(sorted(OPEN)))

@@ -26,6 +26,7 @@ from .states import State
 
 _AT_ONCE = 1_000
 _BYTES_AT_ONCE = 16_000_000
+_ROW_GROUP = 2_000  # fewer of them, as the file's footer, which grows with them, is kept in memory
 _LETTER_BYTES = 500
 _LONGEST_LINE = 128 * 1024 * 1024
 #: What was under way elsewhere is nobody's here.
@@ -46,7 +47,7 @@ class Imported:
 def export_letters(letters: Iterable[DeadLetter], stream: BinaryIO, format: Format = "jsonl") -> int:
     """Write ``letters``, which have to be whole; how many. Raises ConfigurationError where pyarrow is missing."""
     if format == "parquet":
-        return parquet.write(_parts(enumerate(letters, 1)), stream)
+        return parquet.write(_parts(enumerate(letters, 1), _ROW_GROUP), stream)
     count = 0
     for count, letter in enumerate(letters, 1):  # noqa: B007  it is told
         stream.write(_dump(as_json(letter)).encode() + b"\n")
@@ -73,7 +74,7 @@ def import_letters(
     """
     rows = parquet.read(stream) if format == "parquet" else _lines(stream)
     imported = skipped = 0
-    for part in _parts(rows):
+    for part in _parts(rows, _AT_ONCE):
         with ledger.changing() as work:
             new = _new(work, part)
             if new and not dry_run:
@@ -107,13 +108,13 @@ def _parsed(line: bytes) -> Any:
         raise UsageError("it is no JSON in UTF-8") from None
 
 
-def _parts(letters: Iterable[Numbered]) -> Iterator[list[DeadLetter]]:
+def _parts(letters: Iterable[Numbered], most: int) -> Iterator[list[DeadLetter]]:
     part: list[DeadLetter] = []
     weight = 0
     for _, letter in letters:
         part.append(letter)
         weight += _LETTER_BYTES + len(letter.payload or b"") + sum(len(each) for _, each in letter.headers or ())
-        if len(part) == _AT_ONCE or weight >= _BYTES_AT_ONCE:
+        if len(part) == most or weight >= _BYTES_AT_ONCE:
             yield part
             part, weight = [], 0
     if part:
@@ -158,9 +159,11 @@ def _put(work: Work, letters: Sequence[DeadLetter]) -> None:
     rows = [
         {"b_id": id_, **{name: getattr(letter, name) for name in _LATER_COLUMNS}}
         for id_, letter in zip(ids, letters, strict=True)
+        if any(getattr(letter, name) for name in _LATER_COLUMNS)
     ]
-    values: dict[str, Any] = {name: sa.bindparam(name) for name in _LATER_COLUMNS}
-    work.connection.execute(sa.update(table).where(table.c.id == sa.bindparam("b_id")).values(values), rows)
+    if rows:
+        values: dict[str, Any] = {name: sa.bindparam(name) for name in _LATER_COLUMNS}
+        work.connection.execute(sa.update(table).where(table.c.id == sa.bindparam("b_id")).values(values), rows)
     standing = [
         {"id": id_, "state": _standing(letter).value, "state_at": letter.state_at}
         for id_, letter in zip(ids, letters, strict=True)

@@ -66,6 +66,8 @@ _REQUIRED: Mapping[str, Kind] = {
 }
 FIELDS = tuple(Field(name, _OPTIONAL.get(name) or _REQUIRED[name], name in _OPTIONAL) for name in DeadLetter._fields)
 _NAMES = frozenset(DeadLetter._fields)
+#: What JSON writes in another way.
+_CONVERTED = frozenset(field.name for field in FIELDS if field.kind in ("bytes", "moment", "headers"))
 
 
 def as_json(letter: DeadLetter) -> dict[str, Any]:
@@ -82,14 +84,16 @@ def of_json(document: Any) -> DeadLetter:
     form = given.pop("format", None)
     if form != FORMAT or isinstance(form, bool):
         raise UsageError(f"its format is {form!r:.40}, and this version of Postroom reads {FORMAT}")
-    return of_values({name: _of_json(name, value) for name, value in given.items()})
+    for name in _CONVERTED & given.keys():
+        given[name] = _of_json(name, given[name])
+    return of_values(given)
 
 
 def of_values(given: Mapping[str, Any]) -> DeadLetter:
     """The letter of values by name. Raises UsageError like ``of_json``."""
     if strange := sorted(given.keys() - _NAMES):
         raise UsageError(f"there is no field {strange[0]!r:.60}")
-    letter = DeadLetter(**{field.name: _checked(field, given.get(field.name)) for field in FIELDS})
+    letter = DeadLetter._make([_checked(field, given.get(field.name)) for field in FIELDS])
     try:
         check_topic(letter.dead_letter_topic)
         return letter._replace(state=State(letter.state))

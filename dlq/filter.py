@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import sqlalchemy as sa
 
 from ..messaging.headers import HeaderPairs
+from ..outbox.wildcard import glob, like
 from .letter import FINGERPRINT, DeadLetter, known_id
 from .states import State
 from .tables import Tables
@@ -59,9 +60,9 @@ class Filter:
         letter = tables.letter.c
         possible: tuple[tuple[Any, Callable[[Any], sa.ColumnElement[bool]]], ...] = (
             (self.topic, lambda topic: sa.or_(letter.topic == topic, letter.dead_letter_topic == topic)),
-            (self.group, lambda pattern: _like(letter.consumer_group, pattern)),
-            (self.type, lambda pattern: _like(letter.type, pattern)),
-            (self.handler, lambda pattern: _like(letter.handler, pattern)),
+            (self.group, lambda pattern: _like(letter.consumer_group, pattern, tables)),
+            (self.type, lambda pattern: _like(letter.type, pattern, tables)),
+            (self.handler, lambda pattern: _like(letter.handler, pattern, tables)),
             (self.key, lambda key: letter.key == key),
             (self.error, lambda error: _tells(tables, error)),
             (self.fingerprint, lambda beginning: _begins(letter.fingerprint, beginning.lower())),
@@ -98,8 +99,9 @@ def _begins(column: sa.ColumnElement[str], beginning: str) -> sa.ColumnElement[b
     return column.startswith(beginning, autoescape=True)
 
 
-def _like(column: sa.ColumnElement[str], pattern: str) -> sa.ColumnElement[bool]:
+def _like(column: sa.ColumnElement[str], pattern: str, tables: Tables) -> sa.ColumnElement[bool]:
     if not set(pattern) & set("*?"):
         return column == pattern
-    escaped = pattern.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
-    return column.like(escaped.replace("*", "%").replace("?", "_"), escape="\\")
+    if tables.sqlite:  # whose LIKE knows no case
+        return column.op("GLOB", is_comparison=True, return_type=sa.Boolean())(glob(pattern))
+    return column.like(like(pattern), escape="\\")

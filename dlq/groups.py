@@ -156,7 +156,10 @@ def _draw(  # noqa: PLR0917
 
 def _seconds(moment: sa.ColumnElement[datetime], *, sqlite: bool) -> sa.ColumnElement[float]:
     if sqlite:
-        return (sa.func.julianday(sa.type_coerce(moment, sa.Text)) - 2440587.5) * 86400.0
+        text = sa.type_coerce(moment, sa.Text)  # 2026-01-31T12:00:00.123456Z; julianday would round it
+        return sa.cast(sa.func.strftime("%s", sa.func.substr(text, 1, 19)), sa.Float) + sa.cast(
+            sa.func.substr(text, 20, 7), sa.Float
+        )
     return sa.cast(sa.extract("epoch", moment), sa.Float)
 
 
@@ -170,7 +173,7 @@ def _by_hand(  # noqa: PLR0917
     """Where each record has to be looked at."""
     found: dict[Any, Group] = {}
     width = _width(since, until)
-    for letter in each(ledger, wanted, sort="oldest"):
+    for letter in each(ledger, wanted, sort="arrival"):
         value = getattr(letter, by)
         group = found.setdefault(value, Group(value, 0, letter.failed_at, letter.failed_at))
         _add(group, letter)
@@ -182,7 +185,7 @@ def _by_hand(  # noqa: PLR0917
 
 def _add(group: Group, letter: DeadLetter) -> None:
     group.count += 1
-    group.last = letter.failed_at
+    group.first, group.last = min(group.first, letter.failed_at), max(group.last, letter.failed_at)
     group.states[letter.state] += 1
     group.error, group.message, group.handler = letter.error, letter.message, letter.handler
     group.topic, group.consumer_group, group.example = letter.topic, letter.group, letter.id

@@ -308,7 +308,7 @@ def _overtaken(work: Work, ids: range) -> list[tuple[int, int]]:
     """Later deaths, and their replays, that were read before these: without a key they are in any partition."""
     before, new = work.ledger.tables.letter.alias().c, work.ledger.tables.letter.alias().c
     same = (before.message_id == new.message_id) & before.consumer_group.is_not_distinct_from(new.consumer_group)
-    later = (before.replays > new.replays) & (before.failed_at >= new.failed_at) & (before.id < ids[0])
+    later = (before.replays > new.replays) & (before.id < ids[0])
     query = sa.select(before.id, before.replays).where(same, later, before.follows.is_(None))
     rows = work.connection.execute(query.where(new.id.between(ids[0], ids[-1]), new.key.is_(None)).distinct())
     return sorted((id_, replays) for id_, replays in rows)

@@ -16,7 +16,7 @@ def write(parts: Iterable[Sequence[DeadLetter]], stream: BinaryIO) -> int:
     arrow, files = _arrow()
     schema = _schema(arrow)
     count = 0
-    with files.ParquetWriter(stream, schema, compression="zstd") as writer:
+    with files.ParquetWriter(stream, schema, compression="zstd", write_statistics=False) as writer:
         for part in parts:
             columns = [
                 arrow.array([_value(field, value) for value in column], type=schema.field(field.name).type)
@@ -36,7 +36,7 @@ def read(stream: BinaryIO) -> Iterator[tuple[int, DeadLetter]]:
         mark = (file.schema_arrow.metadata or {}).get(_MARK)
         if mark != str(FORMAT).encode():
             raise UsageError(f"The file holds no dead letters of format {FORMAT}; `postroom dlq export` writes them.")
-        for batch in file.iter_batches(batch_size=_AT_ONCE):
+        for batch in file.iter_batches(batch_size=_AT_ONCE, use_threads=False):
             for row in batch.to_pylist():
                 number += 1
                 yield number, _letter(row, number)

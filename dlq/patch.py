@@ -13,7 +13,6 @@ from ..messaging import document
 from ..messaging.document import Number, Object
 from ..messaging.errors import UsageError
 
-_INDENT = "  "
 _LONGEST_TOLD = 200
 
 
@@ -76,7 +75,7 @@ def pretty(payload: bytes) -> str:
     Raises UnicodeDecodeError for what is no text.
     """
     try:
-        return _spread(document.read(payload), "\n")
+        return document.spread(document.read(payload))
     except UnicodeDecodeError:
         raise
     except (ValueError, RecursionError):
@@ -119,16 +118,6 @@ def _written(value: Any) -> Any:
     if isinstance(value, list):
         return [_written(inner) for inner in value]
     return value
-
-
-def _spread(value: Any, newline: str) -> str:
-    inner = newline + _INDENT
-    if isinstance(value, Object) and value:
-        members = [f"{_flat(name)}: {_spread(each, inner)}" for name, each in value]
-        return "{" + inner + f",{inner}".join(members) + newline + "}"
-    if isinstance(value, list) and value and not isinstance(value, Object):
-        return "[" + inner + f",{inner}".join([_spread(each, inner) for each in value]) + newline + "]"
-    return _flat(value)
 
 
 def _flat(value: Any) -> str:

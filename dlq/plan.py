@@ -13,6 +13,7 @@ import sqlalchemy as sa
 
 from ..messaging.errors import UsageError
 from .browse import each
+from .disposal import replaced
 from .families import is_copied
 from .filter import Filter
 from .ledger import Ledger, Work
@@ -307,14 +308,16 @@ def _candidates(
 ) -> Generator[DeadLetter | _Candidate, None, None]:
     """The letters of the filter, in the order in which they would go."""
     if wanted.looks_inside:
-        chosen = [letter._replace(payload=None, headers=None) for letter in each(ledger, wanted)]
+        edited = set(connection.execute(replaced(ledger)).scalars())
+        found = (letter for letter in each(ledger, wanted) if letter.id not in edited)
+        chosen = [letter._replace(payload=None, headers=None) for letter in found]
         yield from sorted(
             chosen, key=lambda each_: (each_.topic or "", each_.order_partition, each_.order_offset, each_.id)
         )
         return
     letter = ledger.tables.letter.c
     columns = (letter["consumer_group" if name == "group" else name] for name in _Candidate._fields)
-    query = sa.select(*columns).where(*wanted.sql(ledger.tables))
+    query = sa.select(*columns).where(*wanted.sql(ledger.tables), letter.id.not_in(replaced(ledger)))
     query = query.order_by(letter.topic, letter.order_partition, letter.order_offset, letter.id)
     with connection.execute(query, execution_options={"yield_per": _AT_ONCE}) as rows:
         yield from map(_Candidate._make, rows)

@@ -147,7 +147,7 @@ def _check(letter: DeadLetter) -> None:
     if letter.state not in _EDITABLE:
         ways = {
             State.PLANNED: f"; cancel it with `postroom dlq cancel {letter.plan_id}` first",
-            State.DISCARDED: f"; reopen it with `postroom dlq reopen {letter.id}` first",
+            State.DISCARDED: f"; reopen it with `postroom dlq reopen {letter.id}` first, or edit what took its place",
         }
         raise UsageError(
             f"Dead letter {letter.id} is {letter.state}, and only dead and quarantined ones can be edited"

@@ -53,6 +53,7 @@ class Tables:
     plan: sa.Table
     action: sa.Table
     inbox: sa.Table
+    sqlite: bool
 
     @classmethod
     def of(cls, names: Names, *, sqlite: bool) -> "Tables":
@@ -167,6 +168,7 @@ class Tables:
                 sa.Column("replays", sa.Integer),
                 sa.Column("processed_at", Moment),
             ),
+            sqlite=sqlite,
         )
 
     @cached_property

@@ -18,11 +18,14 @@ import click
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from postroom.cli import metrics as of_daemons
 from postroom.cli.errors import exit_code
+from postroom.cli.events import EVENTS, MESSAGE
 from postroom.cli.root import postroom
 from postroom.cli.settings import PREFIX, Settings
 from postroom.messaging import errors as tree
 from postroom.messaging.errors import PostroomError
+from postroom.messaging.metrics import MAX_SERIES
 from postroom.outbox import schema
 
 REFERENCE = Path(__file__).parent / "reference"
@@ -227,6 +230,47 @@ def _code(text: str) -> str:
     return f"```python\n{text}\n```\n"
 
 
+def metrics() -> str:
+    """The metrics with their labels and meanings."""
+    lines = [
+        "# Metrics",
+        "",
+        "Generated from the code by `make reference`. Daemons with `health_address` show them at `/metrics`, and",
+        "`process_…` besides. A histogram NAME has the series `NAME_bucket`, `NAME_sum` and `NAME_count`. No metric",
+        f"has more than {MAX_SERIES:,} series: what would be one more is added up under the label value `other`.",
+        "[Monitor](../how-to/monitor.md) says what to watch.",
+    ]
+    for who, found in of_daemons.catalogue().items():
+        lines += ["", f"## {who}", "", "| metric | kind | labels | meaning |", "|---|---|---|---|"]
+        for metric in found:
+            labels = ", ".join(f"`{label}`" for label in metric.labels)
+            lines.append(f"| `{metric.name}` | {metric.kind} | {labels} | {metric.text} |")
+    return "\n".join(lines) + "\n"
+
+
+def logs() -> str:
+    """The events of the daemons' logs."""
+    message = ", ".join(f"`{fact}`" for fact in MESSAGE)
+    lines = [
+        "# Log events",
+        "",
+        "Generated from the code by `make reference`. The daemons write one event a line to stderr, as JSON where that",
+        "is no terminal (`log_format`), from `info` up (`log_level`). Each has `event`, `level`, `timestamp`,",
+        f"`service`, of an inbox also `group`. An event about one consumed message (✉) also has {message}.",
+        "",
+        "Passwords are masked. With `redact`, the text of handlers' errors is left out, and so are facts that are in",
+        "headers that are to be redacted. Payloads and keys are never logged.",
+        "",
+        "| event | level | service | | facts | meaning |",
+        "|---|---|---|---|---|---|",
+    ]
+    for event in EVENTS:
+        facts = ", ".join(f"`{fact}`" for fact in event.facts)
+        mark = "✉" if event.of_message else ""
+        lines.append(f"| `{event.name}` | {event.level} | {event.services} | {mark} | {facts} | {event.meaning} |")
+    return "\n".join(lines) + "\n"
+
+
 def _row(name: str, variable: str, field: FieldInfo, model: type[BaseModel]) -> str:
     default = field.get_default(call_default_factory=True, validated_data={})
     limits = [f"{sign} {getattr(m, attr)}" for m in field.metadata for attr, sign in _SIGNS if hasattr(m, attr)]
@@ -272,6 +316,8 @@ def generated() -> dict[Path, str]:
     """Every generated document and what belongs in it."""
     return {
         REFERENCE / "cli.md": cli(),
+        REFERENCE / "logs.md": logs(),
+        REFERENCE / "metrics.md": metrics(),
         REFERENCE / "settings.md": settings(),
         REFERENCE / "errors.md": errors(),
         **{REFERENCE / f"api-{name.rpartition('.')[2]}.md": api(name) for name in API},

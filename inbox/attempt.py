@@ -3,14 +3,17 @@
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
+from ..messaging.clock import Clock, SystemClock
 from ..messaging.correlation import inheriting
 from ..messaging.errors import ConfigurationError, NotAuthorized
+from ..messaging.tracing import Consumed, processing
 from ..outbox import Event
 from ..outbox.write import fetch_query
 from .call import call
@@ -44,8 +47,16 @@ class Tell(Protocol):
 class Attempts:
     """Makes attempts for one inbox. Thread-safe."""
 
-    def __init__(self, inbox: Inbox, sync: Transactions, asynchronous: Transactions | None, tell: Tell) -> None:
+    def __init__(
+        self,
+        inbox: Inbox,
+        sync: Transactions,
+        asynchronous: Transactions | None,
+        tell: Tell,
+        clock: Clock | None = None,
+    ) -> None:
         self._inbox = inbox
+        self._clock = clock or SystemClock()
         self._outbox = inbox.outbox()
         self._sync = sync
         self._async = asynchronous
@@ -139,11 +150,13 @@ class Attempts:
             before = stored.value if stored is not None else None
         context = self._context(each, shown, duplicate=duplicate, before=before)
         with inheriting(context.inherited):
-            returned = call(handler, each.event, context, session, finish)
+            returned, seconds = self._timed(
+                handler, [each], partial(call, handler, each.event, context, session, finish)
+            )
         if not duplicate:
             if returned is not None:
                 self._keep(session.connection(), each.delivery, handler, returned)
-            self._tell("applied", each.delivery, handler=handler.name, attempt=each.attempt)
+            self._tell("applied", each.delivery, handler=handler.name, attempt=each.attempt, seconds=seconds)
 
     def _call_batch(
         self,
@@ -157,9 +170,29 @@ class Attempts:
         batch: BatchContext[Any] = BatchContext(messages=contexts, session=shown)
         # Of several stories none is told by what is published beside a message's own context.
         with inheriting(contexts[0].inherited if len(contexts) == 1 else {}):
-            call(handler, [each.event for each in tries], batch, session, finish)
+            events = [each.event for each in tries]
+            _, seconds = self._timed(handler, tries, partial(call, handler, events, batch, session, finish))
         for each in tries:
-            self._tell("applied", each.delivery, handler=handler.name, attempt=each.attempt)
+            self._tell("applied", each.delivery, handler=handler.name, attempt=each.attempt, seconds=seconds)
+
+    def _timed(self, handler: Handler, tries: Sequence[Try], run: Callable[[], object]) -> tuple[object, float]:
+        """What ``run`` returns, and how many seconds it took for each message. Tells of what it raises."""
+        consumed = [
+            Consumed(each.delivery.record, each.delivery.message_id, each.delivery.correlation_id, each.attempt)
+            for each in tries
+        ]
+        began = self._clock.monotonic()
+        try:
+            with processing(self._inbox.group, handler.name, consumed):
+                returned = run()
+        except Exception as error:
+            seconds = (self._clock.monotonic() - began) / len(tries)
+            for each in tries:
+                self._tell(
+                    "raised", each.delivery, handler=handler.name, attempt=each.attempt, seconds=seconds, error=error
+                )
+            raise
+        return returned, (self._clock.monotonic() - began) / len(tries)
 
     def _context(
         self, each: Try, shown: Session | AsyncSession, *, duplicate: bool = False, before: Any = None
@@ -175,6 +208,6 @@ class Attempts:
         except (TypeError, ValueError, RecursionError):
             text = None
         if text is None or "\\u0000" in text or len(text) > MAX_RESULT:
-            self._tell("result_not_kept", delivery, handler=handler.name, type=type(returned).__name__)
+            self._tell("result_not_kept", delivery, handler=handler.name, returned=type(returned).__name__)
             return
         keep_result(connection, self._inbox.group, delivery.message_id, text, self._inbox.names)

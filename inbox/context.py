@@ -9,6 +9,7 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
+from ..messaging.correlation import inheriting
 from ..messaging.envelope import PROPAGATED
 from ..messaging.headers import HeaderPairs
 from ..messaging.message import Message
@@ -49,7 +50,6 @@ class _Context(Generic[S]):
     ) -> Self:
         """The context of one attempt at ``delivery``."""
         envelope = delivery.envelope
-        told = envelope.correlation_id or ""
         return cls(
             message_id=delivery.message_id,
             type=envelope.type,
@@ -58,7 +58,7 @@ class _Context(Generic[S]):
             offset=delivery.record.offset,
             key=delivery.record.key,
             headers=_texts(envelope.headers),
-            correlation_id=told if told and told.isprintable() else delivery.message_id,
+            correlation_id=delivery.correlation_id,
             time=envelope.time,
             deadline=envelope.expires_at,
             attempt=attempt,
@@ -92,16 +92,16 @@ class _Context(Generic[S]):
 
         Raises InvalidMessage, MessageTooLarge.
         """
-        own = {**(message.headers if isinstance(message, Message) else {}), **(headers or {})}
-        return self._outbox.publish(
-            self.session,
-            message,
-            key=key,
-            headers={**self.inherited, **own},
-            deliver_at=deliver_at,
-            expires_in=expires_in,
-            correlation_id=correlation_id,
-        )
+        with inheriting(self.inherited):
+            return self._outbox.publish(
+                self.session,
+                message,
+                key=key,
+                headers=headers,
+                deliver_at=deliver_at,
+                expires_in=expires_in,
+                correlation_id=correlation_id,
+            )
 
 
 class Context(_Context[Session]):

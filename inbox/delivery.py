@@ -36,6 +36,12 @@ class Delivery:
         return f"{self.record.partition}/{self.record.offset}"
 
     @property
+    def correlation_id(self) -> str:
+        """The message's own, where it is a printable text; else its id."""
+        told = self.envelope.correlation_id
+        return told if told and told.isprintable() else self.message_id
+
+    @property
     def replays(self) -> int:
         """How often the message was replayed before this delivery."""
         return min(replay_count(self.record.headers), _MAX_REPLAYS)

@@ -186,6 +186,8 @@ class Fates:
             offset=delivery.record.offset,
             message_id=delivery.message_id,
             type=delivery.envelope.type,
+            correlation_id=delivery.correlation_id,
+            sent_at=delivery.envelope.time,
             **facts,
         )
 

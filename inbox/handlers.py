@@ -9,7 +9,7 @@ from typing import Any, Protocol, TypedDict, TypeVar, get_args, overload
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
-from ..messaging.envelope import Envelope, storable_id
+from ..messaging.envelope import IDEMPOTENCY_KEY, Envelope, storable_id
 from ..messaging.errors import InvalidHandler, InvalidMessage, PayloadRefused, Poison
 from ..messaging.message import check_type
 from ..outbox import Event
@@ -29,7 +29,6 @@ class Received:
     envelope: Envelope
 
 
-IDEMPOTENCY_KEY = "idempotency_key"
 M = TypeVar("M", bound=Event | Received)
 R = TypeVar("R")
 Model = type[Event] | type[Received] | None

@@ -6,13 +6,16 @@
 
 One thread polls, whatever the workers do, so that a slow handler costs no membership. Observer steps, with their
 facts; workers tell theirs from their own threads. Those of a message also have topic, partition, offset, message_id,
-type:
+type, correlation_id, sent_at:
 
     assigned           partitions                  the group gave these partitions to this member
     revoked            partitions                  it took them away; what was not begun of them is dropped
     received           (message)                   it was polled
     attempt            (message) handler, attempt  its handler is about to be tried
-    applied            (message) handler, attempt  the handler returned; nothing is committed yet
+    applied            (message) handler,          the handler returned; nothing is committed yet. Of a batch, each
+                       attempt, seconds            message has its share of the seconds
+    raised             (message) handler,          the handler raised, or did not end in time
+                       attempt, seconds, error
     handled            (message) handler, attempt  its transaction is committed; its offset is not yet
     duplicate          (message) handler, attempt  it was closed before; nothing was done
     expired            (message) handler           it came too late; recorded, not run
@@ -27,7 +30,7 @@ type:
     condemned          (message) attempts, error   inbox row and dead letter are written, not committed
     dead_lettered      (message) handler,          they are committed; the offset is not yet
                        attempts, error
-    result_not_kept    (message) handler, type     what the handler returned is no JSON, or has over 64 KiB
+    result_not_kept    (message) handler, returned what the handler returned, of this type, is no JSON, or too large
     paused             error, seconds, handler     something is away; the next try comes after so long
     resumed            failures | reason, handler  it is back, or an operator lets it go on
     limited            handler, limit, reason      too many of its messages died within a minute: it is paused for all
@@ -145,6 +148,7 @@ class InboxRunner(Service):
         self._control_at = 0.0
         self._heads_at = 0.0
         self._suspects: dict[Partition, Window] = {}
+        self._workers: Workers | None = None
         self._begun = BegunTable(
             inbox.group, inbox.names, f"{socket.gethostname()[:40]}:{os.getpid()}:{uuid4().hex[:8]}"
         )
@@ -153,6 +157,16 @@ class InboxRunner(Service):
     def in_hand(self) -> int:
         """Messages that were polled and are not finished, and keys in the table that will be tried again."""
         return self._lanes.in_hand
+
+    @property
+    def partitions(self) -> Sequence[Partition]:
+        """Those that this member of the group has."""
+        return self._lanes.partitions
+
+    @property
+    def busy(self) -> int:
+        """Workers that do something now."""
+        return self._workers.busy if self._workers is not None else 0
 
     def stop(self) -> None:
         """Ask it to end: nothing more begins, what runs comes to its end."""
@@ -193,9 +207,10 @@ class InboxRunner(Service):
                 observe=self._observe,
                 clock=self._clock,
             )
-            attempts = Attempts(self.inbox, sync, asynchronous, fates.tell)
+            attempts = Attempts(self.inbox, sync, asynchronous, fates.tell, self._clock)
             processor = Processor(fates, attempts, self._begun)
             workers = Workers(settings.concurrency, self._lanes, processor.run, self._clock, self._name)
+            self._workers = workers
             try:
                 while not self._stopping.is_set():
                     if error := self._take_part(workers):

@@ -35,6 +35,11 @@ class Workers:
             raise self._failure
 
     @property
+    def busy(self) -> int:
+        """How many do a job now."""
+        return len(self._busy)
+
+    @property
     def failed(self) -> bool:
         """Whether ``check`` would raise."""
         return self._failure is not None

@@ -7,6 +7,7 @@ import json
 import re
 from typing import Any
 
+_INDENT = "  "
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -38,6 +39,24 @@ def write(document: Any) -> bytes:
         return _text(document).encode()
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
+
+
+def spread(document: Any) -> str:
+    """For people: a line for each member and element. Raises ValueError for what is nested too deeply."""
+    try:
+        return _spread(document, "\n")
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def _spread(value: Any, newline: str) -> str:
+    inner = newline + _INDENT
+    if isinstance(value, Object) and value:
+        members = [f"{_text(name)}: {_spread(each, inner)}" for name, each in value]
+        return "{" + inner + f",{inner}".join(members) + newline + "}"
+    if isinstance(value, list) and value and not isinstance(value, Object):
+        return "[" + inner + f",{inner}".join([_spread(each, inner) for each in value]) + newline + "]"
+    return _text(value)
 
 
 def _text(value: Any) -> str:

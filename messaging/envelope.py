@@ -16,6 +16,8 @@ from .records import ReceivedRecord
 JSON = "application/json"
 #: Headers that the toolkit writes itself; an application cannot set them.
 RESERVED = frozenset({"ce_specversion", "ce_id", "ce_type", "ce_time", "ce_source"})
+#: The header by which a handler may know a message (``by_idempotency_key``).
+IDEMPOTENCY_KEY = "idempotency_key"
 #: Headers that go from a consumed message into what its handler publishes.
 PROPAGATED = ("correlation_id", "traceparent", "tracestate", "expires_at")
 

@@ -9,7 +9,7 @@ from typing import Any
 class Action:
     """Something an operator did; it is written down in the transaction that does it.
 
-    ``action``: retry, discard, pause, resume, limit, replay, prune, notify. ``topic`` None: all topics.
+    ``action``: retry, discard, pause, resume, limit, replay, prune, notify, grant. ``topic`` None: all topics.
     ``messages``: how many it concerned; 0 where that is not known. ``position``: of the message; of a replay, how
     far it came. ``id`` and ``at`` are the database's.
     """

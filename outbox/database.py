@@ -91,6 +91,10 @@ _TABLE: tuple[tuple[tuple[type[Exception], ...], type[PostroomError], str], ...]
 _TOLD: tuple[tuple[str, type[PostroomError], str], ...] = (
     ("no such table", SchemaMissing, f"The tables of Postroom are not in this database; {INIT}"),
     ("password authentication failed", ConfigurationError, f"The database refuses user or password; {_SETTINGS}"),
+    ("certificate verify failed", ConfigurationError, f"TLS does not trust the database's certificate; {_SETTINGS}"),
+    ("does not match host name", ConfigurationError, f"TLS finds another host's certificate; {_SETTINGS}"),
+    ("root certificate file", ConfigurationError, f"TLS has no certificates of authorities; {_SETTINGS}"),
+    ("does not support SSL", ConfigurationError, f"TLS is asked for, and the database has none; {_SETTINGS}"),
     ("does not exist", ConfigurationError, f"The database refuses the connection; {_SETTINGS}"),
     ("invalid URI query parameter", ConfigurationError, f"The database URL has an unknown parameter; {_SETTINGS}"),
     ("invalid connection option", ConfigurationError, f"The database URL has an unknown parameter; {_SETTINGS}"),

@@ -7,7 +7,8 @@ from typing import NamedTuple
 from uuid import UUID
 
 from ..messaging.envelope import wire_headers
-from ..messaging.headers import HeaderPairs, dump_object, dump_pairs
+from ..messaging.errors import InvalidRecord
+from ..messaging.headers import HeaderPairs, dump_object, dump_pairs, first, load
 from ..messaging.message import Message, check_key, check_topic
 from ..messaging.records import OutgoingRecord
 
@@ -56,6 +57,14 @@ class LogRow(NamedTuple):
     payload: bytes | None
     headers: str
     created_at: datetime
+
+    @property
+    def correlation_id(self) -> str:
+        """As its record will have it: its own, else its id."""
+        try:
+            return first(load(self.headers)[0], "correlation_id") or self.id
+        except InvalidRecord:
+            return self.id
 
     def record(self) -> OutgoingRecord:
         """The Kafka record."""

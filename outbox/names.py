@@ -70,9 +70,9 @@ class Names:
 
 
 @lru_cache(maxsize=64)
-def queries(names: Names, dialect: str) -> Mapping[str, str]:
-    """The named queries of ``sql/<dialect>/queries.sql``; a query begins at a line ``-- name: …``."""
-    text = files(__package__).joinpath("sql", dialect, "queries.sql").read_text()
+def queries(names: Names, dialect: str, file: str = "queries") -> Mapping[str, str]:
+    """The named queries of ``sql/<dialect>/<file>.sql``; a query begins at a line ``-- name: …``."""
+    text = files(__package__).joinpath("sql", dialect, f"{file}.sql").read_text()
     parts = re.split(r"^-- name: *(\w+) *$", text, flags=re.MULTILINE)
     return MappingProxyType(
         {name: names.render(_bare(sql), dialect) for name, sql in zip(parts[1::2], parts[2::2], strict=True)}

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_scoped_session
 from sqlalchemy.orm import Session, scoped_session
 
-from ..messaging import dataschema
+from ..messaging import dataschema, tracing
 from ..messaging.correlation import inherited
 from ..messaging.envelope import JSON, RESERVED, timestamp
 from ..messaging.errors import InvalidMessage, MessageTooLarge, UsageError
@@ -166,11 +166,14 @@ class Outbox:
                 f"The payload has {len(message.payload)} bytes, over the limit of {self.max_payload_bytes}; store the "
                 "data elsewhere and publish where it is, or raise max_payload_bytes and Kafka's max.message.bytes."
             )
-        composed = self._headers(composed, message, headers, correlation_id)
-        if expires_in is not None:
-            composed["expires_at"] = timestamp(datetime.now(UTC) + expires_in)
         if deliver_at is not None and deliver_at.tzinfo is None:
             raise InvalidMessage("deliver_at needs a time zone, such as datetime.now(UTC) + timedelta(hours=1).")
+        traced = "traceparent" in message.headers or (headers is not None and "traceparent" in headers)
+        composed = self._headers(composed, message, headers, correlation_id)
+        if not traced:
+            composed |= tracing.created(message.topic, str(message.id), message.payload, composed)
+        if expires_in is not None:
+            composed["expires_at"] = timestamp(datetime.now(UTC) + expires_in)
         return Entry.of(message, composed, deliver_at)
 
     @staticmethod

@@ -58,7 +58,7 @@ def upgrade(url: str, names: Names | None = None, shards: int = DEFAULT_SHARDS) 
         return _upgrade_sqlite(parsed, names)
     with translated(), psycopg.connect(conninfo(parsed), connect_timeout=5) as connection:
         connection.execute("SELECT pg_advisory_xact_lock(%s)", [_LOCK])
-        pending = _pending(_postgres_version(connection, names), migrations("postgres", names, shards))
+        pending = _pending(version_of(connection, names), migrations("postgres", names, shards))
         for step in pending:
             connection.execute(step.sql.encode())
     return pending
@@ -80,7 +80,7 @@ def check(url: str, names: Names | None = None) -> int:
                 connection.close()
         else:
             with psycopg.connect(conninfo(parsed), connect_timeout=5) as postgres:
-                version = _postgres_version(postgres, names)
+                version = version_of(postgres, names)
     return require_latest(version)
 
 
@@ -203,7 +203,8 @@ def _pending(version: int, steps: list[Migration]) -> list[Migration]:
     return [step for step in steps if step.version > version]
 
 
-def _postgres_version(connection: psycopg.Connection[tuple[object, ...]], names: Names) -> int:
+def version_of(connection: psycopg.Connection[tuple[object, ...]], names: Names) -> int:
+    """The version of the tables on PostgreSQL; 0 where there are none."""
     table = names.table("schema_version", "postgres")
     row = connection.execute("SELECT to_regclass(%s) IS NOT NULL", [table]).fetchone()
     if not row or not row[0]:

@@ -119,7 +119,7 @@ def _require_transaction(connection: psycopg.Connection[Any] | psycopg.AsyncConn
 
 
 def _statements(entries: Sequence[Entry], names: Names, *, binary: bool = True) -> list[tuple[str, dict[str, Any]]]:
-    """``binary``: with psycopg's placeholder for binary parameters, which spares bytes their escaping."""
+    """``binary``: with psycopg's placeholder for binary parameters, which spares bytes and arrays their escaping."""
     return [
         _statement(names, query, rows[start : start + _CHUNK], binary=binary)
         for query, rows in _split(entries)
@@ -137,7 +137,7 @@ def _statement(names: Names, query: str, rows: Sequence[Entry], *, binary: bool)
 @lru_cache(maxsize=64)
 def _sql(names: Names, query: str, binary: bool) -> str:
     sql = queries(names, "postgres")[query]
-    return sql.replace(")s::bytea", ")b::bytea") if binary else sql
+    return re.sub(r"\)s::(bytea|uuid\[\]|text\[\])", r")b::\1", sql) if binary else sql
 
 
 @lru_cache(maxsize=256)

@@ -8,21 +8,28 @@ The publisher sends nothing past a failure, so all that is left after one can be
 was refused is parked, and what must wait behind it too.
 """
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
+from operator import attrgetter
+from typing import Any
 
 from ..messaging.clock import Clock
-from ..messaging.errors import InvalidRecord, PostroomError, Refused, Verdict
+from ..messaging.errors import Interrupted, InvalidRecord, PostroomError, Refused, Verdict
 from ..messaging.observer import Observer
 from ..messaging.ports import Publication, Publisher
 from ..messaging.records import OutgoingRecord
+from ..messaging.tracing import Ended, sending
 from ..outbox.entry import LogRow
 from ..outbox.log import Batch, Holds, Refusal, payload_bytes
 from .settings import OnRefused
 
 #: For how long a topic that does not take messages is not tried again, in seconds.
 _CLOSED_FOR = 10.0
+#: Of so many messages of a batch, spread evenly, it is told how long they took.
+_MEASURED = 32
+_topic: Callable[[Any], str] = attrgetter("topic")
 
 Wait = Callable[[Publication], None]
 
@@ -32,6 +39,7 @@ class Flight:
     """A batch on its way. ``rows`` were handed over in this order; ``refusals`` are to be parked.
 
     ``bytes``: of its payloads. ``free``: the database has let it go, so only what is refused from now on holds it.
+    ``sent``: ends its span.
     """
 
     batch: Batch
@@ -41,6 +49,7 @@ class Flight:
     publication: Publication | None = None
     refusals: list[Refusal] = field(default_factory=list)
     free: bool = False
+    sent: Ended | None = None
 
 
 class Delivery:
@@ -90,14 +99,16 @@ class Delivery:
     def keep(self, shards: Collection[int]) -> None:
         """Only these are ours: what Kafka has of others is for their owners to settle."""
         if self.acknowledged:
+            before = len(self.acknowledged)
             self.acknowledged = {row: shard for row, shard in self.acknowledged.items() if shard in shards}
+            self._doubt(before - len(self.acknowledged))
 
     def take_off(self, batch: Batch, publisher: Callable[[], Publisher], *, free: bool = False) -> None:
         """Hand a batch over."""
         flight = Flight(batch, self._clock.monotonic(), payload_bytes(batch.rows), free=free)
         rows, records = self._encode(flight, batch.rows)
         if records:
-            flight.publication = publisher().send(records)
+            flight.publication, flight.sent = _send(publisher(), records)
             flight.rows = rows
         self.flights.append(flight)
 
@@ -111,6 +122,7 @@ class Delivery:
                 self.last_answer = self._clock.monotonic()
                 if flight.publication.errors():
                     return False
+                _end(flight)
                 self._published(flight.rows)
             self.landed.append(self.flights.popleft())
         return True
@@ -124,9 +136,11 @@ class Delivery:
         waiting, errors = self._failed(wait)
         while waiting := self._sift(waiting, errors):
             publisher().recover()
-            publication = publisher().send([row.record() for _, row in waiting])
+            records = [row.record() for _, row in waiting]
+            publication, sent = _send(publisher(), records)
             wait(publication)
             failed = publication.errors()
+            sent(next(iter(failed.values()), None))
             self._acknowledge([row for index, (_, row) in enumerate(waiting) if index not in failed])
             errors = {waiting[index][1].position: error for index, error in failed.items()}
             if len(failed) == len(waiting) and not any(isinstance(error, Refused) for error in failed.values()):
@@ -138,10 +152,18 @@ class Delivery:
 
     def abandon(self, resolve: Callable[[Publication], bool]) -> None:
         """Forget all that is not settled, but what Kafka has of it. ``resolve`` waits for an answer, or gives up."""
+        unanswered = 0
         for flight in self.flights:
-            if flight.publication is not None and resolve(flight.publication):
-                failed = flight.publication.errors()
-                self._acknowledge([row for index, row in enumerate(flight.rows) if index not in failed])
+            if flight.publication is None:
+                continue
+            if not resolve(flight.publication):
+                _end(flight, Interrupted("No answer came."))
+                unanswered += len(flight.rows)
+                continue
+            failed = flight.publication.errors()
+            _end(flight, next(iter(failed.values()), None))
+            self._acknowledge([row for index, row in enumerate(flight.rows) if index not in failed])
+        self._doubt(unanswered)
         refused = {refusal.row.position for flight in self.landed for refusal in flight.refusals}
         for flight in self.landed:
             self._remember(row for row in flight.batch.rows if row.position not in refused)
@@ -169,6 +191,7 @@ class Delivery:
                 continue
             wait(flight.publication)
             failed = flight.publication.errors()
+            _end(flight, next(iter(failed.values()), None))
             rows, flight.publication, flight.rows = flight.rows, None, ()
             self._acknowledge([row for index, row in enumerate(rows) if index not in failed])
             errors |= {rows[index].position: error for index, error in failed.items()}
@@ -240,7 +263,8 @@ class Delivery:
             self._keys.add((row.topic, row.key))
         if policy == "stop":
             self.stopped.setdefault(row.topic, f"Kafka refused the message at position {row.position}: {error}")
-        self._observe("parked", topic=row.topic, id=row.id, position=row.position, error=error)
+        told = {"topic": row.topic, "id": row.id, "correlation_id": row.correlation_id, "position": row.position}
+        self._observe("parked", **told, error=error)
 
     def _closed_topic(self, topic: str) -> Refused | None:
         """Why the topic took no message a moment ago."""
@@ -263,4 +287,37 @@ class Delivery:
     def _published(self, rows: Sequence[LogRow]) -> None:
         if rows:
             self.last_answer = self._clock.monotonic()
-            self._observe("published", count=len(rows), positions=(rows[0].position, rows[-1].position))
+            self._observe(
+                "published",
+                count=len(rows),
+                positions=(rows[0].position, rows[-1].position),
+                topics=Counter(map(_topic, rows)),
+                latencies=_latencies(rows, self._clock.now()),
+            )
+
+    def _doubt(self, count: int) -> None:
+        if count:
+            self._observe("in_doubt", count=count)
+
+
+def _send(publisher: Publisher, records: Sequence[OutgoingRecord]) -> tuple[Publication, Ended]:
+    """Hand over, within a span that is to be ended."""
+    ended = sending(records)
+    try:
+        return publisher.send(records), ended
+    except BaseException as error:
+        ended(error)
+        raise
+
+
+def _end(flight: Flight, error: BaseException | None = None) -> None:
+    if flight.sent is not None:
+        flight.sent(error)
+        flight.sent = None
+
+
+def _latencies(rows: Sequence[LogRow], now: datetime) -> list[float]:
+    """Seconds since some of ``rows``, spread evenly, were written, in their order."""
+    count = min(len(rows), _MEASURED)
+    chosen = (rows[index * len(rows) // count] for index in range(count))
+    return [max(0.0, now.timestamp() - row.created_at.timestamp()) for row in chosen]

@@ -11,9 +11,13 @@ Observer steps, with their facts:
 
     claimed       shards                       the shards owned changed
     read          count, positions             a batch was read
-    published     count, positions             Kafka acknowledged them
+    published     count, positions, topics,    Kafka acknowledged them: so many of each topic; seconds since some of
+                  latencies                    them, spread evenly, were written
+    in_doubt      count                        so many may be published twice: no answer came before the lease was
+                                               lost or a connection given up, or another relay settles them
     interrupted   count, error                 publishing failed in the middle and is sorted out
-    parked        topic, id, position, error   Kafka refused a message for good
+    parked        topic, id, correlation_id,   Kafka refused a message for good
+                  position, error
     settled       count, parked                the cursors moved past so many
     unparked      count                        parked messages were published after all
     moved_due     count                        delayed messages went into the log

@@ -81,7 +81,7 @@ def prepare(supervisor: Supervisor, settings: dict[str, object]) -> list[str]:
 def _java(main_class: str, arguments: Sequence[str], *, heap_mb: int) -> list[str]:
     options = [f"-Xmx{heap_mb}m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto"]
     options += ["-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-Djava.awt.headless=true"]
-    return [_program("java"), *options, "-cp", f"{_jars()}/*", main_class, *arguments]
+    return [_program("java"), *options, "-cp", f"{fetch(f'kafka-{KAFKA_VERSION}', _POM)}/*", main_class, *arguments]
 
 
 def _program(name: str) -> str:
@@ -91,10 +91,13 @@ def _program(name: str) -> str:
     return found
 
 
-def _jars() -> Path:
-    """The folder with Kafka and all it needs, in the user's cache; fetched by Maven the first time."""
+def fetch(name: str, pom: str) -> Path:
+    """The folder ``name`` in the user's cache with what ``pom`` depends on; fetched by Maven the first time.
+
+    Raises ServerUnavailableError without Maven, or when it cannot fetch the jars.
+    """
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "postroom"
-    jars = cache / f"kafka-{KAFKA_VERSION}"
+    jars = cache / name
     if jars.is_dir():
         return jars
     maven = _program("mvn")
@@ -105,11 +108,11 @@ def _jars() -> Path:
         raise ServerUnavailableError(f"the cache cannot be written: {error}") from error
     try:
         with supervised() as supervisor:
-            pom = supervisor.folder / "pom.xml"
-            pom.write_text(_POM)
+            project = supervisor.folder / "pom.xml"
+            project.write_text(pom)
             copy = ["dependency:copy-dependencies", "-DincludeScope=runtime", f"-DoutputDirectory={incoming}"]
             supervisor.finish(
-                [maven, "-q", "-B", "-f", str(pom), *copy],
+                [maven, "-q", "-B", "-f", str(project), *copy],
                 log=supervisor.folder / "maven.log",
                 timeout=_DOWNLOAD_SECONDS,
             )

@@ -193,8 +193,7 @@ def print_statistics(console: Console, found: Statistics, by: str, messages: Map
         cells["error"] = text if by != "error" else str(group.value or "-")
         table.add_row(*(output.clean(cells[name]) for name in columns))
     console.print(table)
-    if by != "state":
-        console.print()
+    console.print()
     hours = output.span(found.until - found.since) if not _odd(found) else "the span asked for"
     console.print(Text(f"trend: {hours}, up to {output.local(found.until)}", style="dim"))
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from ..finding import Finding
 
 _TELL_EACH = 500
-_PURGEABLE = tuple(state for state in State if state not in (State.PLANNED, State.REPLAYED))
+_PURGEABLE = tuple(state.value for state in State if state not in (State.PLANNED, State.REPLAYED))
 
 
 @click.command("export", cls=Command)

@@ -15,7 +15,7 @@ from ..params import GROUP, SPAN, TEXT
 from .choosing import meant
 from .desk import catch, existing_topics, looks
 from .find import STATES
-from .reports import left_of, paced, report, targets_of, tell_draft, tell_frozen, tell_plans, tell_refused
+from .reports import left_of, paced, report, targets_of, tell_draft, tell_frozen, tell_plan, tell_plans, tell_refused
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -186,14 +186,17 @@ def plans(app: App, /, *, plan: int | None, limit: int) -> None:
     \b
     Examples:
       postroom dlq plans
-      postroom dlq plans 7 --json | jq .counts
+      postroom dlq plans 7
+      postroom dlq plans 7 --json | jq '.plans[0].counts'
     """
     from ...dlq import find_plan, find_plans, settle
 
     with app.ledger() as ledger:
         settle(ledger)
-        found = find_plans(ledger, limit) if plan is None else [find_plan(ledger, plan)]
-    tell_plans(app, found)
+        if plan is not None:
+            tell_plan(app, find_plan(ledger, plan))
+        else:
+            tell_plans(app, find_plans(ledger, limit))
 
 
 @click.command("cancel", cls=Command)
@@ -248,7 +251,7 @@ def _taken_up(
     going = find_plan(ledger, plan)
     left = left_of(going)
     if dry_run:
-        tell_plans(app, [going])
+        tell_plan(app, going)
         return False
     if going.state == "cancelled":
         raise click.ClickException(f"Plan {plan} was cancelled: what was left of it is dead again.")
@@ -269,10 +272,10 @@ def _check_known(ledger: "Ledger", targets: "Iterable[Target]", *, waited: bool,
     unknown = groups - knows(ledger, {group for group in groups if group is not None})
     if not unknown:
         return
-    who = ", ".join(sorted("unknown" if group is None else repr(group) for group in unknown))
+    who = ", ".join(sorted("a group that nobody told" if group is None else repr(group) for group in unknown))
     instead = "leave --wait out" if waited else "add --unconfirmed go-on, which stops for failures only"
     raise click.UsageError(
-        f"No inbox of group {who} is in this database, so nothing here can tell when it handled a replay; {instead}."
+        f"There is no inbox of {who} in this database, so nothing here can tell when it handled a replay; {instead}."
     )
 
 
@@ -331,4 +334,4 @@ def _run(  # noqa: PLR0917
             settled = await_settled(
                 ledger, plan, await_for.total_seconds(), look=look, wait=signals.wait, observer=waiting
             )
-        return replace(ran, plan=settled, interrupted=signals.stopping.is_set())
+        return replace(ran, plan=settled, interrupted=signals.came)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 _EXAMPLES = 3
 _SHOWN = 10
+_WIDE = 120
 _TOLD = {"failed-again": " (each is a dead letter of its own now)"}
 _NAMES = {"replayed": "not confirmed", "planned": "left", "failed-again": "failed again"}
 
@@ -34,10 +35,9 @@ def report(app: App, ran: "Ran", draft: "Draft | None", *, waited: bool) -> None
             click.echo(f"refused        {refusal.count}: {output.clean(refusal.reason)}")
         if plan.told:
             click.echo(f"\nIt stopped: {output.clean(plan.told)}")
-        if counts["planned"]:
-            click.echo(
-                f"\nTo go on: postroom dlq replay --plan {plan.id}; to give it up: postroom dlq cancel {plan.id}"
-            )
+        _tell_rest(plan)
+        if counts["replayed"] and not waited and not left_of(plan):
+            click.echo(f"\nTo see what becomes of them: postroom dlq plans {plan.id}")
     if ran.interrupted:
         raise click.Abort
     if problems := _problems(ran, draft, waited=waited):
@@ -109,30 +109,68 @@ def tell_plans(app: App, found: "Sequence[Plan]") -> None:
     if not found:
         click.echo("There are no plans.")
         return
-    table = output.table(
-        "plan",
-        "made",
-        "by",
-        "letters",
-        "state",
-        "confirmed",
-        "failed",
-        "left",
-        "filter",
-        right=("plan", "letters", "confirmed", "failed", "left"),
-    )
-    table.expand = True
-    table.columns[2].max_width = 14
-    table.columns[8].ratio = 1
+    console = output.console()
+    wide = console.width >= _WIDE
+    numbers = ("letters", "left", "sent", "confirmed", "failed")
+    names = ("plan", "made", *(("by",) if wide else ()), *numbers, "state", "filter")
+    table = output.table(*names, right=("plan", *numbers))
+    table.expand, table.collapse_padding = True, not wide
+    for column in table.columns:
+        column.max_width = {"by": 24}.get(str(column.header))
+        column.ratio = 1 if column.header == "filter" else None
     for plan in found:
-        counts = plan.counts
-        cells = (plan.id, output.ago(plan.created_at), plan.actor, plan.total, plan.state)
-        numbers = (counts["confirmed"], counts["failed-again"], counts["planned"])
-        table.add_row(*(output.clean(str(cell)) for cell in (*cells, *numbers, plan.wanted)))
-    output.console().print(table)
+        cells = {"plan": plan.id, "made": output.ago(plan.created_at), "by": plan.actor, "letters": plan.total}
+        cells |= {"state": plan.state, "filter": plan.wanted, **_progress(plan)}
+        table.add_row(*(output.clean(str(cells[name])) for name in names))
+    console.print(table)
     for plan in found:
         if plan.told:
-            click.echo(f"\nPlan {plan.id} stopped: {output.clean(plan.told)}")
+            click.echo(f"\nPlan {plan.id} {plan.state}: {output.clean(plan.told)}")
+    click.echo(f"\nFor one of them: postroom dlq plans {found[0].id}")
+
+
+def tell_plan(app: App, plan: "Plan") -> None:
+    """All about one plan."""
+    from ..record import print_pairs
+
+    if app.as_json:
+        output.emit({"plans": [_summary(plan)]})
+        return
+    pace = plan.pace
+    facts = {
+        "plan": str(plan.id),
+        "state": plan.state + (f": {plan.told}" if plan.told else ""),
+        "made": f"{output.local(plan.created_at)} by {plan.actor}",
+        "changed": output.local(plan.changed_at),
+        "reason": plan.reason,
+        "filter": plan.wanted,
+        "to": ", ".join(f"{topic} (group {group or 'any'})" for topic, group in plan.targets),
+        "steps": ", ".join(map(str, pace.steps)) + ", the rest" if pace.steps else None,
+        "rate": f"{pace.rate:g} a second at the most" if pace.rate else None,
+        "stops": f"when more than {pace.max_failures:.0%} of a step fail again"
+        if pace.max_failures is not None
+        else None,
+        "letters": str(plan.total),
+        **{name: str(count) for name, count in _progress(plan).items() if count},
+    }
+    print_pairs(output.console(), [(name, value) for name, value in facts.items() if value], style="bold")
+    _tell_rest(plan)
+
+
+def _progress(plan: "Plan") -> dict[str, int]:
+    """So many of its letters have not gone, wait for their inbox, were handled, died again."""
+    counts = plan.counts
+    return {
+        "left": counts["planned"],
+        "sent": counts["replayed"],
+        "confirmed": counts["confirmed"],
+        "failed": counts["failed-again"],
+    }
+
+
+def _tell_rest(plan: "Plan") -> None:
+    if left_of(plan):
+        click.echo(f"\nTo go on: postroom dlq replay --plan {plan.id}; to give it up: postroom dlq cancel {plan.id}")
 
 
 def _summary(plan: "Plan") -> dict[str, Any]:

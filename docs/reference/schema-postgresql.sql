@@ -591,6 +591,9 @@ ALTER TABLE "postroom"."dead_letter_action"
     ADD COLUMN to_state       text;
 CREATE INDEX "dead_letter_action_letter" ON "postroom"."dead_letter_action" (dead_letter_id);
 
+-- For the limit of dead letters per minute: a handler's latest ones.
+CREATE INDEX "inbox_dead_lettered" ON "postroom"."inbox" (consumer_group, handler, processed_at) WHERE outcome = 'dead-lettered';
+
 INSERT INTO "postroom"."schema_version" (version) VALUES (4);
 
 COMMIT;

@@ -289,6 +289,9 @@ ALTER TABLE "postroom_dead_letter_action" ADD COLUMN from_state TEXT;
 ALTER TABLE "postroom_dead_letter_action" ADD COLUMN to_state TEXT;
 CREATE INDEX "postroom_dead_letter_action_letter" ON "postroom_dead_letter_action" (dead_letter_id);
 
+CREATE INDEX "postroom_inbox_dead_lettered" ON "postroom_inbox" (consumer_group, handler, processed_at)
+    WHERE outcome = 'dead-lettered';
+
 INSERT INTO "postroom_schema_version" (version) VALUES (4);
 
 COMMIT;

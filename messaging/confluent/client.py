@@ -102,8 +102,9 @@ def _check(options: Mapping[str, Any]) -> None:
     try:
         Producer({**_COMMON, **_PRODUCER, **options, "log_level": 0})
     except (KafkaException, TypeError, ValueError) as error:
-        for name, value in options.items():
-            if reason := _refusal({name: value}):
+        whole = " ".join(error.args[0].str().split()) if isinstance(error, KafkaException) else ""
+        for name, value in sorted(options.items(), key=lambda option: option[0] not in whole):
+            if reason := (whole if name in whole else _refusal({name: value})):
                 told = f"confluent-kafka knows no option {name!r}; see librdkafka's CONFIGURATION.md"
                 if _UNKNOWN not in reason:
                     told = f"The Kafka option {name!r} is refused: {reason}"

@@ -1,7 +1,9 @@
 """What kafka-python raises, in our terms. The only list of its errors."""
 
-from collections.abc import Iterator
+import ssl
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import NamedTuple
 
 from kafka import errors as kafka
 
@@ -15,6 +17,16 @@ from ..errors import (
     PostroomError,
     RecordTooLarge,
     UnknownTopic,
+)
+
+_SECURITY = "Kafka does not accept the client's settings; check the security options"
+#: A broker that goes away in the midst of a handshake.
+_TORN = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)
+_FILES = (FileNotFoundError, PermissionError, IsADirectoryError)
+_AUTHENTICATION = (
+    kafka.SaslAuthenticationFailedError,
+    kafka.UnsupportedSaslMechanismError,
+    kafka.IllegalSaslStateError,
 )
 
 _TABLE: tuple[tuple[tuple[type[Exception], ...], type[PostroomError], str], ...] = (
@@ -66,14 +78,9 @@ _TABLE: tuple[tuple[tuple[type[Exception], ...], type[PostroomError], str], ...]
         "The group gave the partition to another member",
     ),
     (
-        (
-            kafka.SaslAuthenticationFailedError,
-            kafka.UnsupportedSaslMechanismError,
-            kafka.IllegalSaslStateError,
-            kafka.KafkaConfigurationError,
-        ),
+        (*_AUTHENTICATION, kafka.KafkaConfigurationError),
         ConfigurationError,
-        "Kafka does not accept the client's settings; check the security options",
+        _SECURITY,
     ),
     (
         (
@@ -89,6 +96,31 @@ _TABLE: tuple[tuple[tuple[type[Exception], ...], type[PostroomError], str], ...]
         "Kafka does not answer",
     ),
 )
+
+
+class Attempt(NamedTuple):
+    """How a try to connect ended. ``greeted``: the broker had said its version, so that TLS was done."""
+
+    error: BaseException
+    greeted: bool
+
+
+def refusal(attempts: Sequence[Attempt], *, authenticates: bool) -> ConfigurationError | None:
+    """What is wrong with the settings, when that is why no connection came about.
+
+    kafka-python tries again whatever it was, and then tells of a timeout only. It also may lose the broker's answer
+    to a wrong password, as the broker closes the connection after it: when little else happens, that is it.
+    """
+    for error, _ in attempts:
+        if isinstance(error, (*_AUTHENTICATION, *_FILES)):
+            return ConfigurationError(f"{_SECURITY} ({_reason(error)}).")
+        for cause in (error, error.__context__):
+            if isinstance(cause, ssl.SSLError) and not isinstance(cause, _TORN):
+                return ConfigurationError(f"{_SECURITY} ({_reason(cause)}).")
+    hung_up = sum(greeted and isinstance(error, kafka.KafkaConnectionError) for error, greeted in attempts)
+    if authenticates and hung_up > 1 and 2 * hung_up > len(attempts):
+        return ConfigurationError(f"{_SECURITY} (the broker hangs up when it has the user and the password).")
+    return None
 
 
 def translate(error: BaseException) -> PostroomError:

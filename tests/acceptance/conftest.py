@@ -48,6 +48,15 @@ class Shell:
             text=True,
         )
 
+    @contextmanager
+    def running(self, *arguments: str, **environment: str) -> "Iterator[subprocess.Popen[str]]":
+        """As ``start``; killed at the end of the block, if it still runs."""
+        with self.start(*arguments, **environment) as process:
+            try:
+                yield process
+            finally:
+                process.kill()
+
     def run(self, *arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
         with self.start(*arguments, **environment) as process:
             out, err = process.communicate(timeout=60)

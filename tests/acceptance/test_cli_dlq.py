@@ -161,7 +161,7 @@ def test_failures_are_counted_by_what_they_share(dead_letters: Desk) -> None:
 
 def test_a_letter_is_seen_as_it_comes_whoever_reads_it_and_ctrl_c_is_no_failure(dead_letters: Desk) -> None:
     dead_letters.die(1)
-    with dead_letters.shell.start("dlq", "watch", "--interval", "0.1") as process:
+    with dead_letters.shell.running("dlq", "watch", "--interval", "0.1") as process:
         assert process.stderr.readline() == "Watching; Ctrl-C ends it.\n"
         dead_letters.die(1, first=1)
         assert "no stock 1" in process.stdout.readline()
@@ -178,7 +178,7 @@ def test_a_letter_is_seen_as_it_comes_whoever_reads_it_and_ctrl_c_is_no_failure(
 def test_a_sync_that_is_killed_leaves_nothing_out_and_takes_nothing_twice(dead_letters: Desk, eventually: Any) -> None:
     first, second = dead_letters.die(3, group="a"), dead_letters.die(3, group="b", first=3)
     with dead_letters.standstill("dead_letter", "NEW.consumer_group = 'b' AND NEW.topic_offset = 4") as waits:
-        with dead_letters.shell.start("dlq", "sync") as process:
+        with dead_letters.shell.running("dlq", "sync") as process:
             eventually(waits, "the first topic is in, the second one half")
             process.kill()
         assert process.returncode == -signal.SIGKILL
@@ -231,7 +231,7 @@ def test_what_is_to_be_redacted_is_shown_nowhere(dead_letters: Desk, arguments: 
         )
     ]
     if not arguments:  # with --json nothing tells when it has begun; what it prints is what ``list`` does
-        with dead_letters.shell.start("dlq", "watch", "--interval", "0.1", **redacted) as process:
+        with dead_letters.shell.running("dlq", "watch", "--interval", "0.1", **redacted) as process:
             process.stderr.readline()
             dead_letters.die(1, key=SECRET.encode(), value=value, error=error, first=2)
             seen.append(process.stdout.readline())
@@ -271,7 +271,7 @@ def test_wrong_input_gets_one_sentence_and_changes_nothing(dead_letters: Desk) -
         ("replay --canary 0 --yes", 2, "such as 1,10,100"),
         ("replay --max-failures 200% --yes", 2, "is no share; write 10% or 0.1"),
         ("replay --rate 0 --yes", 2, "--rate"),
-        ("replay --wait --yes", 2, "No inbox of group 'billing' is in this database"),
+        ("replay --wait --yes", 2, "There is no inbox of 'billing' in this database"),
         ("replay --canary 1 --yes", 2, "add --unconfirmed go-on"),
         ("cancel 9 --yes", 2, "There is no plan 9"),
         ("plans 9", 2, "There is no plan 9"),

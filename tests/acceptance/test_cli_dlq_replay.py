@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 import psycopg
@@ -53,6 +54,8 @@ def test_each_goes_once_and_a_plan_is_frozen_shown_and_given_up(dead_letters: De
     [_, listed, _] = dead_letters.json("plans")["plans"]
     assert (listed["plan"], listed["counts"], listed["reason"]) == (frozen["plan"], {"planned": 1}, "later")
     assert max(map(len, dead_letters("plans", COLUMNS="80").stdout.splitlines())) <= 80
+    told = dead_letters("plans", str(frozen["plan"])).stdout
+    assert "To go on: postroom dlq replay --plan 2; to give it up: postroom dlq cancel 2" in told
     assert dead_letters.json("cancel", str(frozen["plan"]), "--dry-run")["cancelled"] == 1
     assert "1 dead letter of plan 2 is dead again." in dead_letters("cancel", str(frozen["plan"]), "--yes").stdout
     assert "Nothing is left of plan 2" in dead_letters("cancel", str(frozen["plan"])).stdout
@@ -65,21 +68,22 @@ def test_each_goes_once_and_a_plan_is_frozen_shown_and_given_up(dead_letters: De
 def test_whatever_interrupts_a_replay_each_goes_once(dead_letters: Desk, eventually: Callable[..., None]) -> None:
     ids = dead_letters.die(1_100)
     shell = dead_letters.shell
-    with dead_letters.standstill("dead_letter", "NEW.state = 'replayed' AND NEW.ordinal = 500") as waits:
-        process = shell.start("dlq", "replay", "--yes")
-        eventually(waits, "the first batch is on its way")
-        process.send_signal(signal.SIGINT)
-    out, err = _ended(process)
+    with ExitStack() as stack:
+        with dead_letters.standstill("dead_letter_state", "NEW.state = 'replayed' AND NEW.ordinal = 500") as waits:
+            process = stack.enter_context(shell.running("dlq", "replay", "--yes"))
+            eventually(waits, "the first batch is on its way")
+            process.send_signal(signal.SIGINT)
+        out, err = _ended(process)
     assert process.returncode == 130, err
     assert "100 dead letters" not in err, "an interruption is no failure"
     assert "To go on: postroom dlq replay --plan 1" in out
     assert len(dead_letters.published()) == 1_000
 
-    with dead_letters.standstill("dead_letter", "NEW.state = 'replayed' AND NEW.ordinal = 1050") as waits:
-        process = shell.start("dlq", "replay", "--plan", "1", "--yes")
-        eventually(waits, "the second batch is on its way")
-        process.kill()
-        _ended(process)
+    with (
+        dead_letters.standstill("dead_letter_state", "NEW.state = 'replayed' AND NEW.ordinal = 1050") as waits,
+        shell.running("dlq", "replay", "--plan", "1", "--yes"),
+    ):
+        eventually(waits, "the second batch is on its way, and is killed there")
     assert dead_letters.json("plans", "1")["plans"][0]["counts"] == {"replayed": 1_000, "planned": 100}
     assert len(dead_letters.published()) == 1_000
 

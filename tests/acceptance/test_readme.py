@@ -84,7 +84,7 @@ def test_the_readme_program_publishes_consumes_and_replays(shop: Any, eventually
         shop.run(*POSTROOM, "dlq", "replay", "--topic", "orders", "--group", "billing", "--dry-run")
         assert shop.records("orders") == 2
         replay = (*POSTROOM, "dlq", "replay", "--topic", "orders", "--reason", "rate fixed", "--yes", "--wait")
-        assert "failed again  1" in shop.run(*replay, code=1), "and dies again, since nothing was fixed"
+        assert "failed again   1" in shop.run(*replay, code=1), "and dies again, since nothing was fixed"
         assert shop.records("orders") == 3
         assert shop.records("orders.billing.dlq") == 2
         (again,) = json.loads(shop.run(*POSTROOM, "dlq", "list", "--state", "dead", "--json"))["dead_letters"]

@@ -8,21 +8,19 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from threading import Event
 from typing import Any, ClassVar
-from uuid import uuid4
 
-import psycopg
 import pytest
 import sqlalchemy as sa
 
 from postroom.dlq import Caught, DeadLetter, Draft, Filter, Ledger, Plan, Ran, catch_up, each, make_plan, run_plan
 from postroom.messaging.dead_letter import Failure, dead_letter_headers
 from postroom.messaging.errors import UnknownTopic
-from postroom.messaging.headers import HeaderPairs, first, load
+from postroom.messaging.headers import HeaderPairs
 from postroom.messaging.records import Partition, ReceivedRecord
 from postroom.outbox import schema
 from postroom.outbox.archive import Archive
 from postroom.outbox.audit import Action
-from postroom.outbox.database import conninfo, open_store, parse_url
+from postroom.outbox.database import open_store
 from postroom.outbox.log import LogReader, LogStore
 from postroom.outbox.memory import MemoryLog
 
@@ -249,11 +247,14 @@ class Desk:
 
     def published(self) -> list[str]:
         """Message ids in the outbox, in the order of the log."""
+        return [headers["ce_id"] for headers in self.sent_headers()]
+
+    def sent_headers(self) -> list[dict[str, Any]]:
+        """The headers of each message in the outbox, as they stand there."""
         outbox = self.ledger.names.table("outbox", "sqlite" if self.ledger.sqlite else "postgres")
         with self.ledger.reading() as connection:
             rows = connection.exec_driver_sql(f"SELECT headers FROM {outbox} ORDER BY position").scalars().all()
-        texts = [row if isinstance(row, str) else json.dumps(row) for row in rows]
-        return [first(load(text)[0], "ce_id") or "" for text in texts]
+        return [dict(json.loads(row) if isinstance(row, str) else row) for row in rows]
 
     def closes(self, n: int, outcome: str, replays: int, group: str = "billing") -> None:
         """The group's inbox closes message ``n``."""
@@ -276,42 +277,40 @@ class Desk:
 
 
 @pytest.fixture(scope="module")
-def ledger_database(request: pytest.FixtureRequest) -> Iterator[Callable[[], str]]:
-    """Makes PostgreSQL's database for the tests of one file, which is emptied before each; its ids go on."""
+def ledgers(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[[str], Ledger]]:
+    """A store's ledger for the tests of one file, which is emptied before each; its ids go on."""
     with ExitStack() as stack:
-        made: list[str] = []
+        made: dict[str, Ledger] = {}
 
-        def url() -> str:
-            if not made:
-                server = request.getfixturevalue("postroom_postgres_server")
-                made.append(stack.enter_context(server.database()).sqlalchemy_url)
-                schema.upgrade(made[0])
-            with psycopg.connect(conninfo(parse_url(made[0]))) as connection:
-                for table in ("", "_record", "_source", "_plan", "_action"):
-                    connection.execute(f"DELETE FROM postroom.dead_letter{table}".encode())
-                connection.execute("DELETE FROM postroom.inbox")
-                connection.execute("DELETE FROM postroom.outbox")
-            return made[0]
+        def emptied(store: str) -> Ledger:
+            if store not in made:
+                url = f"sqlite:///{tmp_path_factory.mktemp('ledger') / 'ledger.db'}"
+                if store == "postgres":
+                    server = request.getfixturevalue("postroom_postgres_server")
+                    url = stack.enter_context(server.database()).sqlalchemy_url
+                schema.upgrade(url)
+                made[store] = stack.enter_context(closing(Ledger(url)))
+            ledger = made[store]
+            tables = ("", "_state", "_record", "_source", "_plan", "_action")
+            with ledger.changing() as work:
+                for name in (*(f"dead_letter{table}" for table in tables), "inbox", "outbox"):
+                    work.connection.exec_driver_sql(f"DELETE FROM {ledger.names.table(name, store)}")
+            return ledger
 
-        yield url
+        yield emptied
 
 
 @pytest.fixture(params=["postgres", "sqlite"])
-def desks(
-    request: pytest.FixtureRequest, tmp_path: Path, ledger_database: Callable[[], str]
-) -> Iterator[Callable[[], Desk]]:
+def desks(request: pytest.FixtureRequest, ledgers: Callable[[str], Ledger]) -> Callable[[], Desk]:
     """Makes empty ledgers, one after the other, and the topics before them."""
-    with ExitStack() as stack:
 
-        def make() -> Desk:
-            if request.param == "postgres":
-                url = ledger_database()
-            else:
-                url = f"sqlite:///{tmp_path / uuid4().hex}.db"
-                schema.upgrade(url)
-            return Desk(url, stack.enter_context(closing(Ledger(url))))
+    def make() -> Desk:
+        ledger = ledgers(request.param)
+        return Desk(ledger.url, ledger)
 
-        yield make
+    return make
 
 
 @pytest.fixture

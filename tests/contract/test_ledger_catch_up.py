@@ -228,6 +228,33 @@ def test_of_two_that_find_it_made_anew_each_record_is_taken_once(desk: Any) -> N
     assert sources(desk)[0]["incarnation"] == 1
 
 
+def test_who_still_reads_the_old_topic_leaves_the_position_in_the_new_one_alone(desk: Any) -> None:
+    """Else it would lie behind records that nobody has read."""
+    desk.die(0)
+    desk.catch_up()
+    for n in range(1, 6):
+        desk.die(n)
+    other = desk.another()
+    turns: list[int] = []
+
+    def swap(record: ReceivedRecord) -> None:
+        if record.offset == 5 and not turns:
+            turns.append(1)
+            del desk.topics.topics[DLQ]
+            desk.die(10)
+            other.catch_up()
+
+    desk.topics.at_record = swap
+    desk.catch_up()
+    other.ledger.close()
+    assert turns == [1]
+    assert (sources(desk)[0]["incarnation"], sources(desk)[0]["next_offset"]) == (1, 1)
+    for n in range(11, 18):
+        desk.die(n)
+    desk.catch_up()
+    assert [letter.message_id for letter in desk.letters() if letter.incarnation] == [f"id-{n}" for n in range(10, 18)]
+
+
 def test_partitions_that_are_added_are_read(desk: Any) -> None:
     desk.die(1)
     desk.catch_up()
@@ -248,6 +275,23 @@ def test_a_batch_is_bounded_by_all_that_it_holds(desk: Any, monkeypatch: pytest.
     desk.catch_up(observer=lambda step, **facts: batches.append(facts["count"]) if step == "read" else None)
     assert len(batches) >= 4
     assert max(batches) <= 3
+
+
+def test_no_more_than_a_batch_is_in_memory(desk: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many records there are, so many are in memory."""
+    monkeypatch.setattr(ingest, "_BATCH", 10)
+    for n in range(400):
+        desk.die(n, n % 2)
+    written, ahead = [0], []
+
+    def look(step: str, /, **facts: Any) -> None:
+        if step == "read":
+            ahead.append(desk.topics.read_records - written[0])
+            written[0] += facts["count"]
+
+    desk.catch_up(observer=look)
+    assert written == [400]
+    assert max(ahead) <= 10
 
 
 def test_its_steps_are_told(desk: Any) -> None:

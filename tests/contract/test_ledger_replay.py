@@ -10,6 +10,8 @@ import sqlalchemy as sa
 
 from postroom.dlq import Pace, await_settled, cancel_plan, find_plan, get
 from postroom.dlq import replay as replaying
+from postroom.dlq.ingest import insert
+from postroom.dlq.plan import set_state
 
 
 def dead(desk: Any, count: int, **options: Any) -> Any:
@@ -30,6 +32,14 @@ def test_each_goes_once_however_often_it_is_run(desk: Any) -> None:
         (each.actor, each.plan, each.before, each.after) for each in desk.ledger.actions() if each.action == "replay"
     ]
     assert told == [("ada@host", plan.id, "planned", "replayed")] * 8
+
+
+def test_what_retention_took_since_it_was_read_goes_back_too(desk: Any) -> None:
+    plan = dead(desk, 2)
+    for number in (0, 1):
+        desk.topics.truncate(desk.DLQ, number, 1)
+    assert desk.run(plan).replayed == 2
+    assert desk.published() == ["id-0", "id-1"]
 
 
 def test_a_batch_that_fails_leaves_neither_message_nor_state(desk: Any) -> None:
@@ -101,6 +111,7 @@ def test_readers_writers_and_settling_do_not_lock_each_other(desk: Any) -> None:
         often(lambda other: other.run(plan, batch=2)),
         often(lambda other: other.run(plan, batch=3)),
         often(lambda other: (other.die(next(later)), other.catch_up())),
+        often(lambda other: other.catch_up()),
         often(lambda other: await_settled(other.ledger, plan.id, 0, clock=other.clock)),
         often(lambda other: other.closes(next(later) % 60, "handled", 1)),
     ]
@@ -110,6 +121,8 @@ def test_readers_writers_and_settling_do_not_lock_each_other(desk: Any) -> None:
         thread.join(60)
     assert failed == []
     assert Counter(desk.published()) == Counter(f"id-{n}" for n in range(60))
+    desk.catch_up()
+    assert len(desk.letters()) == len({letter.place for letter in desk.letters()}) == 68
 
 
 def test_batches_are_bounded_by_their_bytes(desk: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -275,6 +288,19 @@ def test_a_plan_cancelled_meanwhile_ends_the_run(desk: Any) -> None:
     assert desk.published() == ["id-0"]
 
 
+def test_a_plan_that_another_run_stopped_sends_nothing_more(desk: Any) -> None:
+    """Also where it was open a moment ago."""
+    plan = dead(desk, 4)
+
+    def stop(step: str, /, **_: Any) -> None:
+        if step == "step":
+            with desk.ledger.changing() as work:
+                set_state(work, plan.id, "stopped", "too many failures")
+
+    ran = desk.run(plan, observer=stop)
+    assert (ran.replayed, ran.plan.state, desk.published()) == (0, "stopped", [])
+
+
 def test_waiting_looks_at_kafka_seldom_and_at_the_database_often(desk: Any) -> None:
     plan = dead(desk, 1)
     desk.run(plan)
@@ -285,3 +311,39 @@ def test_waiting_looks_at_kafka_seldom_and_at_the_database_often(desk: Any) -> N
     )
     assert len(looks) <= 6
     assert len(desk.clock.waited) >= 30
+
+
+def test_an_edited_letter_stands_where_the_one_it_replaces_stood(desk: Any) -> None:
+    """It goes in the order of the first, and tells its inbox which message it takes the place of."""
+    for n in (1, 2, 3):
+        desk.die(n)
+    desk.catch_up()
+    second = get(desk.ledger, "id-2")[0]
+    headers = [(name, b"id-9" if name == "ce_id" else value) for name, value in second.headers or ()]
+    edited = second._replace(message_id="id-9", inbox_id="id-9", incarnation=-1, payload=b"new", headers=headers)
+    with desk.ledger.changing() as work:
+        table = work.ledger.tables.letter.c
+        work.change("edit", table.id == second.id, "ada@host")
+        ids = insert(work, [edited])
+        fact = work.ledger.tables.fact
+        work.connection.execute(sa.update(fact).where(fact.c.id.in_(ids)).values(follows=second.id))
+    desk.run(desk.planned())
+    assert desk.published() == ["id-1", "id-9", "id-3"]
+    assert desk.states()["id-2"] == ["discarded"]
+    assert desk.sent_headers()[1]["postroom_replay_of"] == "id-2"
+    desk.die(9, replays=1, offset=50)
+    desk.catch_up()
+    again, before = get(desk.ledger, "id-9")
+    assert (before.state, again.state, again.follows, again.order_offset) == ("failed-again", "dead", before.id, 2)
+
+
+def test_a_replay_carries_the_message_and_no_trace_of_its_death(desk: Any) -> None:
+    desk.die(1, headers=[("x", b"\xff"), ("x", b"2")], key=b"\x00key", value=b"\xff")
+    desk.catch_up()
+    desk.run(desk.planned())
+    names = list(desk.sent_headers()[0])
+    assert names == ["ce_id", "ce_type", "x", "postroom_replay_count", "postroom_replay_group"]
+    outbox = desk.ledger.names.table("outbox", "sqlite" if desk.ledger.sqlite else "postgres")
+    with desk.ledger.reading() as connection:
+        rows = connection.exec_driver_sql(f"SELECT topic, key, payload FROM {outbox}").all()
+    assert [(topic, bytes(key), bytes(payload)) for topic, key, payload in rows] == [("orders", b"\x00key", b"\xff")]

@@ -151,6 +151,25 @@ def consumers(ledger: Any) -> Iterator[Callable[..., StepsProcess]]:
             process.end(signal.SIGKILL)
 
 
+@pytest.fixture
+def operators() -> Iterator[Callable[..., StepsProcess]]:
+    """Starts processes that work on a desk's dead letters, which do not outlive the test: see desk_process.py."""
+    processes: list[StepsProcess] = []
+
+    def start(desk: Any, **told: Any) -> StepsProcess:
+        broker = desk.workload.broker
+        reached = {"bootstrap_servers": broker.bootstrap_servers, "options": dict(broker.client_config)}
+        given = {"url": desk.workload.url, "topic": desk.topic, "actor": "ada@host", "batch": 10, **reached, **told}
+        process = StepsProcess("desk_process.py", given)
+        processes.append(process)
+        return process
+
+    yield start
+    for process in processes:
+        if process.running:
+            process.end(signal.SIGKILL)
+
+
 @pytest.fixture(scope="module")
 def own_broker(postroom_real_kafka: Broker) -> Iterator[Broker]:
     """A broker for the tests of one file, which they stop, and whose proxy they break."""

@@ -312,6 +312,16 @@ def test_an_erased_letter_is_not_reopened(ledger: Ledger, add: Callable[..., lis
     assert reopen(ledger, [erased], actor="ann") == 0
 
 
+def test_what_an_open_letter_was_edited_from_is_not_reopened(ledger: Ledger, add: Callable[..., list[int]]) -> None:
+    [old] = add(letter(1))
+    new = edit(ledger, old, Repair(payload=b"2"), actor="ann")
+    assert changeable(ledger, Filter(), "reopen") == []
+    assert reopen(ledger, [old], actor="ann") == 0
+    discard(ledger, [new.id], actor="ann", reason="the edit was wrong")
+    assert changeable(ledger, Filter(), "reopen") == [old, new.id]
+    assert reopen(ledger, [old], actor="ann") == 1
+
+
 def test_purge_deletes_what_was_closed_long_ago(
     ledger: Ledger, add: Callable[..., list[int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -449,6 +459,29 @@ def _moved(one_: DeadLetter) -> bytes:
     out = io.BytesIO()
     export_letters([one_], out)
     return out.getvalue()
+
+
+def test_what_cannot_be_erased_is_counted(url: str, ledger: Ledger, add: Callable[..., list[int]]) -> None:
+    add(letter(1, key=JANE))
+    outbox = Outbox(source="/test")
+    engine = sa.create_engine(parse_url(url), poolclass=sa.NullPool)
+    with engine.begin() as connection:
+        later = datetime.now(UTC) + timedelta(days=1)
+        for key in (JANE, b"joe"):
+            outbox.publish(connection, Message(topic="later", key=key, payload=b"1", type="n"), deliver_at=later)
+            outbox.publish(connection, Message(topic="soon", key=key, payload=b"1", type="n"))
+        connection.exec_driver_sql(
+            ledger.names.render(
+                "INSERT INTO {inbox} (consumer_group, message_id, outcome, topic, result) "
+                "VALUES ('billing', 'm-1', 'handled', 'orders', '7'), ('other', 'm-1', 'handled', 'orders', '7')",
+                "sqlite" if ledger.sqlite else "postgres",
+            )
+        )
+    for dry_run in (True, False):
+        told = forget(ledger, Whose(key=JANE), actor="ann", dry_run=dry_run)
+        assert (told.scheduled, told.logged, told.results) == (1, {"soon": 1}, 1)
+        assert told.logged_at is not None
+        assert abs(told.logged_at - datetime.now(UTC)) < timedelta(minutes=5)
 
 
 def test_a_subject_is_the_header_or_the_key_without_one(

@@ -194,7 +194,7 @@ def test_parquet_is_written_and_read_in_parts(monkeypatch: pytest.MonkeyPatch) -
     pytest.importorskip("pyarrow")
     from pyarrow import parquet  # noqa: PLC0415
 
-    monkeypatch.setattr("postroom.dlq.exchange._AT_ONCE", 2)
+    monkeypatch.setattr("postroom.dlq.exchange._ROW_GROUP", 2)
     file = written([letter(offset=number) for number in range(5)], "parquet")
     assert parquet.ParquetFile(file).num_row_groups == 3
     monkeypatch.setattr("postroom.dlq.exchange._BYTES_AT_ONCE", 10)

@@ -177,7 +177,9 @@ class Engine:
             clock=self.clock,
         )
         self.runner._fates = fates
-        self.processor = Processor(fates, Attempts(self.inbox, self.transactions, None, fates.tell), self.runner._begun)
+        self.processor = Processor(
+            fates, Attempts(self.inbox, self.transactions, None, fates.tell, self.clock), self.runner._begun
+        )
         self.jobs = []
         self.came: list[Partition] = []
         self.assign()

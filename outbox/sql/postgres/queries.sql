@@ -823,5 +823,37 @@ SELECT count(*), extract(epoch FROM min(due_at) - clock_timestamp())::float8 FRO
 SELECT consumer_group, topic, outcome, count(*), extract(epoch FROM clock_timestamp() - max(processed_at))::float8
 FROM {inbox} GROUP BY consumer_group, topic, outcome ORDER BY consumer_group, topic, outcome
 
+-- name: oldest_transaction
+-- For how many seconds the oldest transaction of this database holds back what vacuum may remove. Another role's shows
+-- only to pg_read_all_stats.
+SELECT coalesce(extract(epoch FROM clock_timestamp() - min(since)), 0)::float8 FROM (
+    SELECT xact_start FROM pg_stat_activity
+    WHERE datname = current_database() AND pid <> pg_backend_pid()
+      AND (backend_xid IS NOT NULL OR backend_xmin IS NOT NULL)
+    UNION ALL
+    SELECT prepared FROM pg_prepared_xacts WHERE database = current_database()) AS found (since)
+
+-- name: log_size
+-- Bytes of the log with its indexes.
+SELECT coalesce(sum(pg_total_relation_size(relid)), 0)::bigint FROM pg_partition_tree('{outbox}'::regclass)
+
+-- name: dead_letter_stats
+SELECT coalesce(d.consumer_group, ''), coalesce(s.state, 'dead'), count(*)
+FROM {dead_letter} AS d LEFT JOIN {dead_letter_state} AS s ON s.id = d.id GROUP BY 1, 2 ORDER BY 1, 2
+
+-- name: dead_letter_fingerprints
+-- Of those that somebody still has to look after: the most frequent failures, and all others by group, without a name.
+SELECT consumer_group, name, sum(letters)::bigint FROM (
+    SELECT coalesce(consumer_group, '') AS consumer_group, count(*) AS letters,
+           CASE WHEN row_number() OVER (ORDER BY count(*) DESC, fingerprint) <= %(top)s THEN fingerprint ELSE '' END AS name
+    FROM {dead_letter} AS d LEFT JOIN {dead_letter_state} AS s ON s.id = d.id
+    WHERE coalesce(s.state, 'dead') IN ('dead', 'planned', 'replayed', 'quarantined')
+    GROUP BY 1, fingerprint) AS ranked
+GROUP BY consumer_group, name ORDER BY consumer_group, name
+
+-- name: dead_letter_age
+-- How many seconds ago the ledger was last brought up to date; null: never.
+SELECT extract(epoch FROM clock_timestamp() - max(read_at))::float8 FROM {dead_letter_source}
+
 -- name: version
 SELECT coalesce(max(version), 0) FROM {schema_version}

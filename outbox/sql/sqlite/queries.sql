@@ -551,5 +551,31 @@ SELECT count(*), (julianday(min(due_at)) - julianday('now')) * 86400 FROM {outbo
 SELECT consumer_group, topic, outcome, count(*), (julianday('now') - julianday(max(processed_at))) * 86400
 FROM {inbox} GROUP BY consumer_group, topic, outcome ORDER BY consumer_group, topic, outcome
 
+-- name: oldest_transaction
+-- There is one writer, and nothing that its age would hold up.
+SELECT 0.0
+
+-- name: log_size
+-- Bytes of the whole file.
+SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()
+
+-- name: dead_letter_stats
+SELECT coalesce(d.consumer_group, ''), coalesce(s.state, 'dead'), count(*)
+FROM {dead_letter} AS d LEFT JOIN {dead_letter_state} AS s ON s.id = d.id GROUP BY 1, 2 ORDER BY 1, 2
+
+-- name: dead_letter_fingerprints
+-- Of those that somebody still has to look after: the most frequent failures, and all others by group, without a name.
+SELECT consumer_group, name, sum(letters) FROM (
+    SELECT coalesce(consumer_group, '') AS consumer_group, count(*) AS letters,
+           CASE WHEN row_number() OVER (ORDER BY count(*) DESC, fingerprint) <= :top THEN fingerprint ELSE '' END AS name
+    FROM {dead_letter} AS d LEFT JOIN {dead_letter_state} AS s ON s.id = d.id
+    WHERE coalesce(s.state, 'dead') IN ('dead', 'planned', 'replayed', 'quarantined')
+    GROUP BY 1, fingerprint) AS ranked
+GROUP BY consumer_group, name ORDER BY consumer_group, name
+
+-- name: dead_letter_age
+-- How many seconds ago the ledger was last brought up to date; null: never.
+SELECT (julianday('now') - julianday(max(read_at))) * 86400 FROM {dead_letter_source}
+
 -- name: version
 SELECT coalesce(max(version), 0) FROM {schema_version}

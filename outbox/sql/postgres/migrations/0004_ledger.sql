@@ -99,3 +99,6 @@ ALTER TABLE {dead_letter_action}
     ADD COLUMN from_state     text,
     ADD COLUMN to_state       text;
 CREATE INDEX "{dead_letter_action.name}_letter" ON {dead_letter_action} (dead_letter_id);
+
+-- For the limit of dead letters per minute: a handler's latest ones.
+CREATE INDEX "{inbox.name}_dead_lettered" ON {inbox} (consumer_group, handler, processed_at) WHERE outcome = 'dead-lettered';

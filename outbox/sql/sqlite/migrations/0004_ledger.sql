@@ -92,3 +92,6 @@ ALTER TABLE {dead_letter_action} ADD COLUMN plan_id INTEGER;
 ALTER TABLE {dead_letter_action} ADD COLUMN from_state TEXT;
 ALTER TABLE {dead_letter_action} ADD COLUMN to_state TEXT;
 CREATE INDEX "{schema.name}_{dead_letter_action.name}_letter" ON {dead_letter_action} (dead_letter_id);
+
+CREATE INDEX "{schema.name}_{inbox.name}_dead_lettered" ON {inbox} (consumer_group, handler, processed_at)
+    WHERE outcome = 'dead-lettered';
