@@ -1,4 +1,4 @@
-"""MkDocs hooks of the documentation site: pages from outside docs/, links to them, and mermaid where it is used."""
+"""MkDocs hooks of the documentation site: pages from outside docs/, and links to them."""
 
 import posixpath
 import re
@@ -12,7 +12,6 @@ from mkdocs.structure.pages import Page
 ROOT = Path(__file__).parent.parent
 #: Pages of the repository that the site shows too, under the same paths.
 OUTSIDE = ("CHANGELOG.md", "CONTRIBUTING.md", "benchmarks/README.md", "benchmarks/RESULTS.md")
-MERMAID = "assets/mermaid.tiny.js"
 
 _LINK = re.compile(r"(?<=\]\()(?![a-z]+:|#|/)([^)\s#]+)")
 
@@ -37,10 +36,3 @@ def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
 
     return _LINK.sub(moved, markdown)
 
-
-def on_post_page(output: str, page: Page, **_: Any) -> str:
-    """The script is 2.5 MB, so only pages with a diagram load it; the theme would load it from elsewhere."""
-    if 'class="mermaid"' not in output:
-        return output
-    script = posixpath.relpath(MERMAID, page.url or ".")
-    return output.replace("</head>", f'<script src="{script}"></script></head>', 1)
