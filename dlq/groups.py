@@ -77,7 +77,7 @@ def open_counts(ledger: Ledger, wanted: Filter) -> list[OpenCount]:
     facts = (sa.func.count(), sa.func.min(letter.failed_at), sa.func.max(letter.id))
     query = sa.select(*same, *facts).where(*wanted.sql(ledger.tables)).group_by(*same, letter.fingerprint)
     with ledger.reading() as connection:
-        rows = connection.execute(query).tuples().all()
+        rows = connection.execute(query).all()
     found: dict[tuple[str, str | None, str], list[tuple[int, datetime, int]]] = {}
     for topic_, group, state, *told in rows:
         found.setdefault((topic_, group, state), []).append((told[0], told[1], told[2]))

@@ -266,7 +266,7 @@ _SHOWN = [
     ["outbox", "parked", "export", "--out", "-"],
     ["outbox", "list"],
     ["outbox", "show", "1"],
-    ["stuck"],
+    ["stuck", "--no-sync"],
 ]
 
 
@@ -290,8 +290,8 @@ def test_what_is_to_be_redacted_is_nowhere(tables: Tables, payload: bytes, monke
 
 
 def test_all_that_is_stuck_is_listed_together(tables: Tables) -> None:
-    assert found("stuck", "--fail") == {"stuck": [], "total": 0}
-    assert told("stuck") == "Nothing is stuck.\n"
+    assert found("stuck", "--no-sync", "--fail") == {"stuck": [], "total": 0}
+    assert told("stuck", "--no-sync") == "Nothing is stuck.\n"
     tables.hold(1, hours=5, topic="payments")
     tables.hold(2, hours=1, error="KeyError: gone")
     tables.hold(3, hours=2)
@@ -299,7 +299,7 @@ def test_all_that_is_stuck_is_listed_together(tables: Tables) -> None:
     tables.hold(5, state="behind", error=None, key=b"o'17")
     tables.park(7, hours=9)
     tables.park(8, error=None)
-    rows = found("stuck", "--fail", code=1)["stuck"]
+    rows = found("stuck", "--no-sync", "--fail", code=1)["stuck"]
     assert [(row["kind"], row["topic"], row["group"], row["state"], row["count"]) for row in rows] == [
         ("held", "payments", "billing", "retry", 1),
         ("held", "orders", "billing", "retry", 3),
@@ -318,15 +318,20 @@ def test_all_that_is_stuck_is_listed_together(tables: Tables) -> None:
         NOW - timedelta(hours=3), abs=timedelta(seconds=1)
     )
     assert rows[1]["command"] == "postroom inbox held list --topic orders --group billing --state retry"
-    for row in found("stuck", "--since", "4h", "--type", "shop.*")["stuck"]:
+    for row in found("stuck", "--no-sync", "--since", "4h", "--type", "shop.*")["stuck"]:
         document = found(*shlex.split(row["command"])[1:])
         assert document["total"] == row["count"]
-    assert [row["command"].split(" --key ")[1] for row in found("stuck", "--key", "o'17")["stuck"]] == ["'o'\"'\"'17'"]
-    assert [row["kind"] for row in found("stuck", "--group", "bill*", "--topic", "orders")["stuck"]] == ["held", "held"]
-    assert [row["count"] for row in found("stuck", "--error", "toolarge")["stuck"]] == [1]
-    assert found("stuck", "--until", "8h")["total"] == 1
-    assert told("stuck", "--key", "none") == "Nothing of that is stuck.\n"
-    assert "To look closer:" in told("stuck")
+    assert [row["command"].split(" --key ")[1] for row in found("stuck", "--no-sync", "--key", "o'17")["stuck"]] == [
+        "'o'\"'\"'17'"
+    ]
+    assert [row["kind"] for row in found("stuck", "--no-sync", "--group", "bill*", "--topic", "orders")["stuck"]] == [
+        "held",
+        "held",
+    ]
+    assert [row["count"] for row in found("stuck", "--no-sync", "--error", "toolarge")["stuck"]] == [1]
+    assert found("stuck", "--no-sync", "--until", "8h")["total"] == 1
+    assert told("stuck", "--no-sync", "--key", "none") == "Nothing of that is stuck.\n"
+    assert "To look closer:" in told("stuck", "--no-sync")
 
 
 def test_filters_that_a_database_does_not_know_go_on_over_pages(
@@ -342,4 +347,4 @@ def test_filters_that_a_database_does_not_know_go_on_over_pages(
         assert listed("--match", "payload.n in [1, 4, 7]", "--sort", "newest") == [7, 4, 1]
         assert listed("--sort", "newest", "--after", "5") == [4, 3, 2, 1]
         assert listed("--limit", "7") == [1, 2, 3, 4, 5, 6, 7]
-    assert found("stuck")["total"] == 14
+    assert found("stuck", "--no-sync")["total"] == 14
