@@ -196,6 +196,12 @@ class Work:
         return self.connection.execute(query, execution_options={"preserve_rowcount": True}).rowcount
 
 
+def by_index(ledger: Ledger, connection: sa.Connection) -> None:
+    """Have this transaction find few rows by their indexes, whatever the planner thinks of a table's size."""
+    if not ledger.sqlite:
+        connection.exec_driver_sql(ledger.sql["plan"])
+
+
 def whole(
     connection: sa.Connection, tables: Tables, chosen: sa.ColumnElement[bool], limit: int | None = None
 ) -> list[DeadLetter]:

@@ -24,7 +24,7 @@ import sqlalchemy as sa
 
 from ..messaging.clock import Clock, SystemClock
 from ..messaging.observer import Observer, unobserved
-from .ledger import Ledger, Work, whole
+from .ledger import Ledger, Work, by_index, whole
 from .letter import DeadLetter
 from .outcomes import settle
 from .plan import Plan, find_plan, plan_in, set_state
@@ -136,7 +136,7 @@ class _Run:
             if told := self._too_many_failures(plan, first, last):
                 self._stop(told)
                 break
-            self._interrupted = self._wait(min(self._send(last, batch), _LONGEST_PACE))
+            self._interrupted = self._wait(min(self._send(following, last, batch), _LONGEST_PACE))
             plan = find_plan(self._ledger, self._id, counted=False)
         with self._ledger.changing() as work:
             plan = plan_in(work, self._id)
@@ -212,10 +212,11 @@ class _Run:
 
     def _following(self) -> int | None:
         """The ordinal of the next letter to send; None after the last."""
-        letter = self._ledger.tables.letter.c
-        planned = (letter.plan_id == self._id) & (letter.state == State.PLANNED.value) & (letter.ordinal > self._sent)
+        state = self._ledger.tables.state.c
+        planned = (state.plan_id == self._id) & (state.state == State.PLANNED.value) & (state.ordinal > self._sent)
         with self._ledger.reading() as connection:
-            query = sa.select(letter.ordinal).where(planned).order_by(letter.ordinal).limit(1)
+            by_index(self._ledger, connection)
+            query = sa.select(state.ordinal).where(planned).order_by(state.ordinal).limit(1)
             return connection.execute(query).scalar_one_or_none()
 
     def _count(self, first: int, last: int, state: State) -> int:
@@ -229,16 +230,18 @@ class _Run:
             set_state(work, self._id, "stopped", told)
         self._observe("stopped", plan=self._id, reason=told)
 
-    def _send(self, last: int, most: int) -> float:
-        """Send the next ones of the step; how many seconds the rate wants to wait."""
+    def _send(self, first: int, last: int, most: int) -> float:
+        """Send the next ones of the step, from ``first`` on; how many seconds the rate wants to wait."""
         with self._ledger.changing() as work:
+            by_index(self._ledger, work.connection)
             plan = plan_in(work, self._id, counted=False)
             now = self._clock.now().timestamp()
             if plan.state != "open":
                 return 0.0
             if plan.pace.rate is not None and plan.paced_until > now:
                 return plan.paced_until - now
-            letters = self._next(work, last, min(most, _pace(plan.pace.rate)))
+            last = min(last, first - 1 + min(most, _pace(plan.pace.rate)))
+            letters = self._next(work, first, last)
             targets = frozenset(plan.targets)
             going = [letter for letter in letters if (letter.topic, letter.group) in targets]
             self._refuse(work, [letter for letter in letters if (letter.topic, letter.group) not in targets])
@@ -257,12 +260,13 @@ class _Run:
         self._observe("replayed", plan=self._id, count=len(going))
         return 0.0
 
-    def _next(self, work: Work, last: int, most: int) -> list[DeadLetter]:
-        """The next letters, whole, no more than fit into a batch."""
+    def _next(self, work: Work, first: int, last: int) -> list[DeadLetter]:
+        """The letters of these ordinals, whole, no more than fit into a batch."""
+        fact, state = self._ledger.tables.fact, self._ledger.tables.state
+        planned = (state.c.plan_id == self._id) & (state.c.state == State.PLANNED.value)
+        query = sa.select(fact.c.id, fact.c.size).join_from(state, fact, state.c.id == fact.c.id)
+        query = query.where(planned, state.c.ordinal.between(first, last)).order_by(state.c.ordinal)
         letter = self._ledger.tables.letter.c
-        planned = (letter.plan_id == self._id) & (letter.state == State.PLANNED.value)
-        span = letter.ordinal.between(self._sent + 1, last)
-        query = sa.select(letter.id, letter.size).where(planned, span).order_by(letter.ordinal).limit(most)
         ids: list[int] = []
         weight = 0
         for id_, size in work.connection.execute(query):

@@ -35,4 +35,3 @@ def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
         return posixpath.relpath(target.removeprefix("docs/"), posixpath.dirname(here) or ".")
 
     return _LINK.sub(moved, markdown)
-
