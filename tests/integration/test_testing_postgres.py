@@ -131,8 +131,10 @@ def test_sigkill_of_the_owner_leaves_no_server_behind(own_source: str, scratch: 
     with child(own_source) as owner:
         assert owner.stdout is not None
         pids = json.loads(owner.stdout.readline())
-        assert running(pids) == pids
-        owner.kill()
+        try:  # a worker of the server may have come to its own end meanwhile
+            assert {pids[0], pids[-1]} <= set(running(pids))
+        finally:
+            owner.kill()
     eventually(lambda: not running(pids), "every process of the server is gone")
     eventually(lambda: not list(scratch.iterdir()), "the folder is removed")
 
