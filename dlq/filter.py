@@ -7,9 +7,10 @@ from typing import Any, Protocol
 
 import sqlalchemy as sa
 
+from ..messaging.fingerprint import LENGTH
 from ..messaging.headers import HeaderPairs
 from ..outbox.wildcard import glob, like
-from .letter import FINGERPRINT, DeadLetter, known_id
+from .letter import DeadLetter, known_id
 from .states import State
 from .tables import Tables
 
@@ -94,7 +95,7 @@ def _tells(tables: Tables, part: str) -> sa.ColumnElement[bool]:
 
 
 def _begins(column: sa.ColumnElement[str], beginning: str) -> sa.ColumnElement[bool]:
-    if len(beginning) >= FINGERPRINT:
+    if len(beginning) >= LENGTH:
         return column == beginning
     return column.startswith(beginning, autoescape=True)
 

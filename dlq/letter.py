@@ -1,6 +1,5 @@
 """The dead letter: a record of a dead-letter topic, what its headers tell, whoever wrote it, and where it stands."""
 
-import hashlib
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -10,6 +9,7 @@ from uuid import UUID, uuid5
 from ..messaging.dead_letter import OURS, REPLAY_COUNT, replay_headers, replays_before
 from ..messaging.envelope import parse_timestamp, storable_id
 from ..messaging.errors import InvalidMessage
+from ..messaging.fingerprint import digest, normalised
 from ..messaging.headers import HeaderPairs, first
 from ..messaging.message import check_type
 from ..messaging.records import ReceivedRecord
@@ -20,13 +20,11 @@ from .states import State
 _PLACE = re.compile(r"([A-Za-z0-9._-]{1,249})/(\d{1,10})/(\d{1,19})")
 _IDS = UUID("3f0b7c5e-5a55-5d0e-9a83-6c0f4f1f7a11")
 _FRAME = re.compile(r"^\s*at ([\w.$<>/]+)\(|^  File \"([^\"]+)\", line \d+, in (\S+)", re.MULTILINE)
-_VARYING = re.compile(r"'[^']*'|\"[^\"]*\"|[0-9a-fA-F]{8}-[0-9a-fA-F-]{27}|\d+")
 _LONGEST = 255  # of what stands in an index
 _LONGEST_MESSAGE = 1_000
 _MOST_REPLAYS = 1_000_000
 #: What both databases can hold and give back in any time zone.
 _EARLIEST, _LATEST = datetime.min.replace(tzinfo=UTC) + timedelta(2), datetime.max.replace(tzinfo=UTC) - timedelta(2)
-FINGERPRINT = 16  # characters
 UNKNOWN_TYPE = "unknown"
 _REPLAYED = {OURS + "replay_count", REPLAY_COUNT}
 
@@ -174,14 +172,12 @@ class DeadLetter(NamedTuple):
             raise InvalidMessage(f"The original topic of {self.place} is unknown.")
         headers = [
             (name.replace("\x00", "�"), value)  # the table's JSON knows no U+0000
-            for name, value in replay_headers(self.headers, group)
+            for name, value in replay_headers(self.headers, group, replaces)
             if not name.startswith(FOREIGN)
         ]
         if not first(headers, "ce_id"):  # none, or one that nobody can read
             headers = [(name, value) for name, value in headers if name != "ce_id"]
             headers.append(("ce_id", self.message_id.encode()))
-        if replaces is not None:
-            headers.append(("postroom_replay_of", replaces.encode()))
         return Entry.forwarded(self._entry_id(), self.topic, self.key, self._entry_type(), self.payload, headers)
 
     def _entry_id(self) -> UUID:
@@ -207,9 +203,7 @@ def _fingerprint(found: Diagnosis) -> str:
     """Of another producer's failure: class, place and handler, and the message without numbers, ids, quoted parts."""
     frame = _FRAME.search(found.stack or "")
     place = next(filter(None, frame.groups()), "") if frame else ""
-    message = _VARYING.sub("#", (found.message or "")[:200])
-    parts = "\n".join((found.error or "", place, found.handler or "", message))
-    return hashlib.sha256(parts.encode(errors="replace")).hexdigest()[:FINGERPRINT]
+    return digest(found.error or "", place, found.handler or "", normalised(found.message or ""))
 
 
 def _text(names: Mapping[str, bytes], name: str) -> str | None:

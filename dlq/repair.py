@@ -10,7 +10,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from ..messaging.dead_letter import KIP_1191, OURS, REPLAY_COUNT, REPLAY_GROUP
+from ..messaging.dead_letter import KIP_1191, OURS, REPLAY_COUNT, REPLAY_GROUP, REPLAY_OF
 from ..messaging.envelope import parse_timestamp
 from ..messaging.errors import InvalidMessage, UsageError
 from ..messaging.headers import HeaderPairs, check_headers, first
@@ -21,7 +21,7 @@ from .ledger import Ledger, Work, whole
 from .letter import DeadLetter
 from .states import TRANSITIONS, State
 
-_ITS_OWN = frozenset({"ce_id", "causation_id", REPLAY_COUNT, REPLAY_GROUP, "postroom_replay_of"})
+_ITS_OWN = frozenset({"ce_id", "causation_id", REPLAY_COUNT, REPLAY_GROUP, REPLAY_OF})
 _TRACES = (OURS, KIP_1191, *FOREIGN)
 _SUBJECT = "ce_subject"
 _EDITABLE = TRANSITIONS["edit"].sources

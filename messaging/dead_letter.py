@@ -5,14 +5,13 @@ Key, value and headers of the original stay byte for byte. Added are Kafka's own
 written once: ``strip`` takes them off, so that a message that dies again never grows.
 """
 
-import hashlib
-import re
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from .envelope import timestamp
+from .fingerprint import digest, normalised
 from .headers import HeaderPairs, first
 from .records import ReceivedRecord
 
@@ -119,9 +118,7 @@ def fingerprint(error: BaseException, handler: str) -> str:
     """
     frames = traceback.extract_tb(error.__traceback__)
     place = f"{frames[-1].filename.rsplit('/', 1)[-1]}:{frames[-1].name}" if frames else ""
-    message = re.sub(r"'[^']*'|\"[^\"]*\"|[0-9a-f]{8}-[0-9a-f-]{27}|\d+", "#", str(error)[:200])
-    parts = "\n".join((_class_name(error), place, handler, message))
-    return hashlib.sha256(parts.encode(errors="replace")).hexdigest()[:16]
+    return digest(_class_name(error), place, handler, normalised(str(error)))
 
 
 def _stack(error: BaseException) -> str:

@@ -3,9 +3,9 @@
 import hashlib
 import re
 
-_DATA = re.compile(r"'[^']*'|\"[^\"]*\"|[0-9a-f]{8}-[0-9a-f-]{27}|\d+")
+_DATA = re.compile(r"'[^']*'|\"[^\"]*\"|[0-9a-fA-F]{8}-[0-9a-fA-F-]{27}|\d+")
 _LONGEST = 200
-LENGTH = 16
+LENGTH = 16  # hex digits
 
 
 def normalised(text: str) -> str:
@@ -18,4 +18,9 @@ def fingerprint_of(text: str, handler: str) -> str:
 
     A dead letter's fingerprint counts the place in the code, too; there the traceback is still at hand.
     """
-    return hashlib.sha256(f"{handler}\n{normalised(text)}".encode(errors="replace")).hexdigest()[:LENGTH]
+    return digest(handler, normalised(text))
+
+
+def digest(*parts: str) -> str:
+    """The fingerprint of what tells a failure from others."""
+    return hashlib.sha256("\n".join(parts).encode(errors="replace")).hexdigest()[:LENGTH]

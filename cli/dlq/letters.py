@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.text import Text
 
 from ...dlq import Action, DeadLetter, Group, State, Statistics
-from ...dlq.letter import FINGERPRINT
+from ...messaging.fingerprint import LENGTH
 from .. import output
 from ..record import print_headers, print_pairs, print_payload
 
@@ -171,7 +171,7 @@ def print_statistics(console: Console, found: Statistics, by: str, messages: Map
     columns = (by, "all", "dead", *extra, *told) if by != "state" else (by, "all", *extra, *told)
     table = output.table(*columns, right=("all", "dead"))
     table.expand, table.collapse_padding = True, not wide
-    widths = {"topic": 24, "handler": 32, "fingerprint": FINGERPRINT if wide else len("fingerprint")}
+    widths = {"topic": 24, "handler": 32, "fingerprint": LENGTH if wide else len("fingerprint")}
     for column in table.columns:
         column.max_width = widths.get(str(column.header))
         column.ratio = 1 if column.header in ("error", by) and column.header != "fingerprint" else None
