@@ -211,7 +211,7 @@ def _begun(begun: Sequence[dict[str, Any]]) -> "RenderableType":
         if each["suspect_offset"] is not None:
             offsets += f", {each['suspect_offset']} tried {each['suspect_attempts']} times after a crash"
         place = f"{each['topic']}/{each['partition']}"
-        table.add_row(*map(output.clean, (place, offsets, output.ago(each["at"]), each["member"])))
+        table.add_row(*map(output.clean, (place, offsets, output.ago(each["at"]), each["member"] or "nobody")))
     return table
 
 

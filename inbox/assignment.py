@@ -75,6 +75,11 @@ class Assignment:
             if progress.unfinished
         }
 
+    def low_water(self, partition: Partition) -> int:
+        """No record before it is unfinished; 0 of a partition that is not ours, or of which nothing came."""
+        progress = self.owned.get(partition)
+        return progress.low_water if progress is not None else 0
+
     def lags(self, partition: Partition) -> bool:
         """Whether too much is done beyond a record that is not."""
         progress = self.owned[partition]

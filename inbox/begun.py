@@ -59,10 +59,21 @@ class BegunTable:
         params = {**self._of(partition), "offset": offset, "attempts": attempts}
         run_query(connection, "attempt_suspect", params, self._names)
 
-    def end(self, connection: sa.Connection, partitions: Iterable[Partition]) -> None:
-        """Nothing of ours is under way there. Windows of another member stay."""
+    def end(
+        self, connection: sa.Connection, partitions: Iterable[Partition], suspects: Mapping[Partition, Window]
+    ) -> None:
+        """Nothing of ours is under way there. Windows of another member stay.
+
+        ``suspects``: what a crash had left and we did not come to the end of; it is left, with its count, for the next
+        member. Else a message that kills its process would be tried anew for each time that its partition moves.
+        """
         for partition in sorted(partitions):
-            run_query(connection, "attempt_end", {**self._of(partition), "member": self.member}, self._names)
+            params = {**self._of(partition), "member": self.member}
+            if (window := suspects.get(partition)) is None:
+                run_query(connection, "attempt_end", params, self._names)
+            else:
+                params |= {"first_offset": window.first, "last_offset": window.last}
+                run_query(connection, "attempt_leave", params, self._names)
 
     def _of(self, partition: Partition) -> dict[str, object]:
         return {"group": self._group, "topic": partition.topic, "partition": partition.number}

@@ -127,6 +127,11 @@ class Lanes:
         with self.lock:
             return self._assignment.uncommitted()
 
+    def low_water(self, partition: Partition) -> int:
+        """No record before it is unfinished; 0 of a partition that is not ours, or of which nothing came."""
+        with self.lock:
+            return self._assignment.low_water(partition)
+
     def committed(self, offsets: Mapping[Partition, int]) -> None:
         """They are stored."""
         with self.lock:

@@ -275,6 +275,7 @@ class InboxRunner(Service):
 
     def _take_in(self, member: Member, polled: Polled) -> None:
         """Put what was polled into its lanes, when the database knows of it. Raises Left when it is to stop."""
+        self._clear_suspects()
         backlog = deque([polled])
         outages = Outages(self._backoff, self._observe, partial(self._wait, member, backlog))
         while backlog:
@@ -365,10 +366,16 @@ class InboxRunner(Service):
             self._control = control
             self._obedience.obey(control)
 
+    def _clear_suspects(self) -> None:
+        """What a crash left of a partition is done."""
+        for partition, window in [*self._suspects.items()]:
+            if self._lanes.low_water(partition) > window.last:
+                del self._suspects[partition]
+
     def _end_begun(self, partitions: Sequence[Partition]) -> None:
         """Partitions go: what we began of them is no crash. Else the next member takes more care than it needs to."""
         with suppress(Exception):
-            self._fates.transaction(lambda c: self._begun.end(c, partitions))
+            self._fates.transaction(lambda c: self._begun.end(c, partitions, self._suspects))
 
     def _leave(self, member: Member, workers: Workers) -> None:
         """Let what runs come to its end, as far as we are to stop, and commit."""
@@ -379,6 +386,7 @@ class InboxRunner(Service):
                     with suppress(*KAFKA_AWAY):
                         member.poll(0, 1, self._lanes.partitions)
         member.commit()
+        self._clear_suspects()
         self._end_begun(self._lanes.partitions)
 
     def _wait(self, member: Member, backlog: deque[Polled], seconds: float) -> bool:

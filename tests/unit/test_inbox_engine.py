@@ -834,6 +834,37 @@ def test_a_message_that_kills_its_process_is_a_dead_letter_after_its_attempts(
     assert type(dead["error"]).__name__ == "HandlerCrashed"
 
 
+def test_rebalances_between_its_crashes_do_not_hide_a_message_that_kills_its_process(
+    make: Callable[..., Engine],
+) -> None:
+    """Another member has the partition for a while, and gives it back before it came to that message."""
+    engine = make(attempts=3, batch_size=10)
+    for script in ("", "k" * 50, ""):
+        engine.send(0, b"a", script)
+    for _ in range(10):
+        engine.poll()
+        engine.rebalance()
+        engine.poll()
+        if engine.alive(engine.work_all):
+            break
+    engine.settle()
+
+    assert sorted(engine.effects()) == ["0/0", "0/2"]
+    assert engine.dead() == Counter(["0/1"])
+    assert Counter(name for name, _ in engine.calls)["0/1"] == 3
+
+
+def test_what_a_crash_left_is_forgotten_when_it_is_done(make: Callable[..., Engine]) -> None:
+    engine = make()
+    engine.send(0, b"a", "k")
+    engine.settle()
+    engine.poll()
+    engine.rebalance()
+
+    assert engine.effects() == ["0/0"]
+    assert engine.query("SELECT * FROM postroom_inbox_attempt") == []
+
+
 def test_a_held_message_that_kills_its_process_is_a_dead_letter_after_its_attempts(make: Callable[..., Engine]) -> None:
     engine = make(attempts=3, immediate_attempts=1)
     engine.send(0, b"a", "f" + "k" * 20)

@@ -538,6 +538,12 @@ WHERE consumer_group = %(group)s AND topic = %(topic)s AND "partition" = %(parti
 DELETE FROM {inbox_attempt}
 WHERE consumer_group = %(group)s AND topic = %(topic)s AND "partition" = %(partition)s AND member = %(member)s
 
+-- name: attempt_leave
+-- What a crash left stays what it is, with its count, and belongs to nobody.
+UPDATE {inbox_attempt}
+SET member = '', first_offset = %(first_offset)s, last_offset = %(last_offset)s
+WHERE consumer_group = %(group)s AND topic = %(topic)s AND "partition" = %(partition)s AND member = %(member)s
+
 -- name: no_wait_for_disk
 SELECT set_config('synchronous_commit', 'off', true)
 

@@ -295,6 +295,12 @@ WHERE consumer_group = :group AND topic = :topic AND "partition" = :partition
 DELETE FROM {inbox_attempt}
 WHERE consumer_group = :group AND topic = :topic AND "partition" = :partition AND member = :member
 
+-- name: attempt_leave
+-- What a crash left stays what it is, with its count, and belongs to nobody.
+UPDATE {inbox_attempt}
+SET member = '', first_offset = :first_offset, last_offset = :last_offset
+WHERE consumer_group = :group AND topic = :topic AND "partition" = :partition AND member = :member
+
 -- name: inbox_control
 SELECT subject, paused, policy, revision FROM {inbox_control} WHERE consumer_group = :group
 
