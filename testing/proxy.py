@@ -5,7 +5,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from threading import Event, Lock, Thread
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self
 
 from .server import free_ports
 
@@ -13,6 +13,8 @@ _CHUNK_BYTES = 65536
 _ACCEPT_SECONDS = 0.5
 _CONNECT_SECONDS = 10.0
 _JOIN_SECONDS = 5.0
+
+Direction = Literal["both", "to-server", "to-client"]
 
 
 class TcpProxy:
@@ -27,12 +29,14 @@ class TcpProxy:
         self._target = (target_host, target_port)
         [self.port] = free_ports(1)
         self._lock = Lock()
-        self._flowing = Event()
-        self._flowing.set()
+        self._to_server, self._to_client = Event(), Event()
+        self._ended = Event()
+        self._delay = 0.0
         self._listener: socket.socket | None = None
         self._closed = False
         self._connections: set[socket.socket] = set()
         self._threads: set[Thread] = set()
+        self._flow()
         self._listen()
 
     @property
@@ -52,13 +56,20 @@ class TcpProxy:
         for connection in connections:
             _break(connection)
 
-    def freeze(self) -> None:
-        """Half-open: keep and accept connections, and forward nothing until ``restore``."""
-        self._flowing.clear()
+    def freeze(self, direction: Direction = "both") -> None:
+        """Half-open: keep and accept connections, and forward nothing in that direction until ``restore``."""
+        if direction != "to-client":
+            self._to_server.clear()
+        if direction != "to-server":
+            self._to_client.clear()
+
+    def delay(self, seconds: float) -> None:
+        """Let what comes wait so long before it is forwarded, in both directions, until ``restore``."""
+        self._delay = seconds
 
     def restore(self) -> None:
-        """Accept and forward again. What waited in a freeze is delivered. Raises OSError: the port is taken."""
-        self._flowing.set()
+        """Accept and forward at once again. What waited is delivered. Raises OSError: the port is taken."""
+        self._flow()
         with self._lock:
             down = self._listener is None and not self._closed
         if down:
@@ -68,8 +79,9 @@ class TcpProxy:
         """Break everything for good, and block until the proxy's threads have ended."""
         with self._lock:
             self._closed = True
+        self._ended.set()
         self.cut()
-        self._flowing.set()
+        self._flow()
         while True:
             with self._lock:
                 threads = list(self._threads)
@@ -90,6 +102,11 @@ class TcpProxy:
     ) -> None:
         self.close()
 
+    def _flow(self) -> None:
+        self._delay = 0.0
+        self._to_server.set()
+        self._to_client.set()
+
     def _listen(self) -> None:
         listener = socket.create_server(("127.0.0.1", self.port))
         listener.settimeout(_ACCEPT_SECONDS)
@@ -109,7 +126,7 @@ class TcpProxy:
                 self._spawn(self._connect, client, listener)
 
     def _connect(self, client: socket.socket, listener: socket.socket) -> None:
-        self._flowing.wait()
+        self._to_server.wait()
         try:
             server = socket.create_connection(self._target, timeout=_CONNECT_SECONDS)
         except OSError:
@@ -119,13 +136,14 @@ class TcpProxy:
         if not self._own(server, listener):
             self._drop(client)
             return
-        self._spawn(self._forward, client, server)
-        self._forward(server, client)
+        self._spawn(self._forward, client, server, self._to_server)
+        self._forward(server, client, self._to_client)
 
-    def _forward(self, source: socket.socket, sink: socket.socket) -> None:
+    def _forward(self, source: socket.socket, sink: socket.socket, flowing: Event) -> None:
         with suppress(OSError):
             while data := source.recv(_CHUNK_BYTES):
-                self._flowing.wait()
+                self._ended.wait(self._delay)
+                flowing.wait()
                 sink.sendall(data)
         # One side has ended: so does the other. A half-closed connection has no use for our clients.
         self._drop(source)
@@ -145,7 +163,7 @@ class TcpProxy:
             self._connections.discard(connection)
         _break(connection)
 
-    def _spawn(self, work: Callable[..., None], *arguments: socket.socket) -> None:
+    def _spawn(self, work: Callable[..., None], *arguments: socket.socket | Event) -> None:
         thread = Thread(target=work, args=arguments, name=f"tcp-proxy-{self.port}", daemon=True)
         with self._lock:
             self._threads = {one for one in self._threads if one.is_alive()} | {thread}

@@ -173,7 +173,7 @@ def operators() -> Iterator[Callable[..., StepsProcess]]:
 @pytest.fixture(scope="module")
 def own_broker(postroom_real_kafka: Broker) -> Iterator[Broker]:
     """A broker for the tests of one file, which they stop, and whose proxy they break."""
-    with kafka_broker(proxied=True) as broker:
+    with kafka_broker(proxies=1) as broker:
         if broker.proxy is None:
             pytest.skip("needs a Kafka broker that is ours to break")
         yield broker

@@ -72,7 +72,7 @@ def test_a_relay_that_alone_loses_kafka_steps_aside_and_joins_again(  # noqa: PL
     breakable: Any, steps: Any, relays: Any, writing: Any, eventually: Any, fault: str, client: str
 ) -> None:
     broker, other = breakable.broker, type(steps)()
-    relays(breakable, kafka=connect(broker.through_proxy.options_for(client)), step_aside_seconds=STEP_ASIDE)
+    relays(breakable, kafka=connect(broker.through().options_for(client)), step_aside_seconds=STEP_ASIDE)
     eventually(lambda: shards(steps) == 16, "the first has all")
     relays(breakable, observer=other, step_aside_seconds=STEP_ASIDE)
     with writing(breakable):
@@ -103,7 +103,7 @@ def test_without_another_relay_it_keeps_its_shards_and_doubles_nothing_when_the_
     breakable.publish(4_000)
     relays(
         breakable,
-        kafka=connect(broker.through_proxy.options_for(client, IMPATIENT[client])),
+        kafka=connect(broker.through().options_for(client, IMPATIENT[client])),
         step_aside_seconds=STEP_ASIDE,
     )
     steps.await_step("settled", 2)
