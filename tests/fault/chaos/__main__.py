@@ -20,6 +20,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make chaos", description=__doc__)
     parser.add_argument("--seed", type=int, help="of the schedule; by default a new one each time")
     parser.add_argument("--seconds", type=float, default=_SECONDS, help="of fire (%(default)g); 600 is a long run")
+    parser.add_argument(
+        "--pace", type=float, default=0.02, help="seconds between two transactions of a host (%(default)g)"
+    )
     parser.add_argument("--runs", type=int, default=1, help="so many runs, with the seeds that follow")
     parser.add_argument("--client", choices=CLIENTS, help="this Kafka client on both hosts")
     parser.add_argument("--folder", type=Path, default=Path("build/chaos"), help="for logs and journals (%(default)s)")
@@ -42,7 +45,8 @@ def main() -> int:
             print(f"[{time.monotonic() - began:6.1f}] {text}", flush=True)
 
         folder = told.folder / f"{seed}-{time.strftime('%H%M%S')}"
-        result = run(seed, told.seconds, folder, tell, clients=[told.client] if told.client else CLIENTS)
+        clients = [told.client] if told.client else CLIENTS
+        result = run(seed, told.seconds, folder, tell, pace=told.pace, clients=clients)
         _print(result)
         found += len(result.findings)
     return 1 if found else 0

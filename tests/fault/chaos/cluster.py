@@ -118,7 +118,7 @@ class Cluster:
             **os.environ,
             **_SETTINGS,
             **host.clock.environment,
-            "PYTHONPATH": f"{ROOT}{os.pathsep}{Path(__file__).with_name('faked')}",
+            "PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "src", Path(__file__).with_name("faked")))),
             "POSTROOM_DATABASE_URL": host.url,
             "POSTROOM_KAFKA_BOOTSTRAP_SERVERS": host.kafka.address,
             "POSTROOM_KAFKA_CLIENT": host.client,
