@@ -60,9 +60,7 @@ class Fault:
     @property
     def resource(self) -> str:
         """What must not have another fault meanwhile. A transaction and lost connections harm no server."""
-        if self.kind in {"clock", "late commit", "disconnect all"}:
-            return f"{self.kind} {self.target}"
-        return self.target
+        return _resource(self.kind, self.target)
 
     def __str__(self) -> str:
         lasting = f" for {self.seconds:.1f} s" if self.seconds else ""
@@ -81,20 +79,20 @@ def make_schedule(seed: int, seconds: float, able: Collection[str]) -> list[Faul
     at = _CALM
     for name in _deck(rng, able):
         kind = KINDS[name]
-        fault = Fault(
-            round(at, 1),
-            name,
-            rng.choice(kind.targets),
-            round(rng.uniform(*kind.seconds), 1),
-            rng.choice(kind.details),
-        )
+        free_at = {target: busy.get(_resource(name, target), 0.0) for target in kind.targets}
+        at = max(at, min(free_at.values()))
+        target = rng.choice([target for target, free in free_at.items() if free <= at])
+        fault = Fault(round(at, 1), name, target, round(rng.uniform(*kind.seconds), 1), rng.choice(kind.details))
         if fault.at + fault.seconds > seconds:
             return faults
-        if fault.at >= busy.get(fault.resource, 0.0):
-            busy[fault.resource] = fault.at + fault.seconds + 1.0
-            faults.append(fault)
-            at += rng.uniform(*_GAP)
+        busy[fault.resource] = fault.at + fault.seconds + 1.0
+        faults.append(fault)
+        at += rng.uniform(*_GAP)
     return faults
+
+
+def _resource(kind: str, target: str) -> str:
+    return f"{kind} {target}" if kind in {"clock", "late commit", "disconnect all"} else target
 
 
 def _deck(rng: random.Random, able: Collection[str]) -> Iterator[str]:
