@@ -69,7 +69,7 @@ def run(
         rng.choice(("dynamic", "static", "cooperative")),
         rng.choice((1, 20)),
         pace,
-        killer_every=max(40.0, seconds / 4),
+        killer_every=max(60.0, seconds / 3),
     )
     result = Result(seed, seconds, folder, missing=missing)
     with cluster(folder, plan, small_disks="disk" in can) as one:
