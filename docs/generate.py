@@ -38,7 +38,7 @@ API = {
     "postroom.dlq": "Dead letters",
     "postroom.testing": "Test",
 }
-_WIDTH = 100
+_WIDTH = 90  # what a page of the site shows without scrolling
 
 
 def cli() -> str:
@@ -63,8 +63,8 @@ def settings() -> str:
         "Generated from the code by `make reference`. A flag wins over the environment, the environment over",
         "`postroom.toml` (or `--config FILE`), the file over the default. `postroom settings` shows what is in effect.",
         "",
-        "| in `postroom.toml` | in the environment | default | meaning |",
-        "|---|---|---|---|",
+        "| in `postroom.toml`, and in the environment | default | meaning |",
+        "|---|---|---|",
     ]
     for name, field in Settings.model_fields.items():
         section = field.annotation
@@ -241,10 +241,10 @@ def metrics() -> str:
         "[Monitor](../how-to/monitor.md) says what to watch.",
     ]
     for who, found in of_daemons.catalogue().items():
-        lines += ["", f"## {who}", "", "| metric | kind | labels | meaning |", "|---|---|---|---|"]
+        lines += ["", f"## {who}", "", "| metric | labels | meaning |", "|---|---|---|"]
         for metric in found:
             labels = ", ".join(f"`{label}`" for label in metric.labels)
-            lines.append(f"| `{metric.name}` | {metric.kind} | {labels} | {metric.text} |")
+            lines.append(f"| `{metric.name}`<br>{metric.kind} | {labels} | {metric.text} |")
     return "\n".join(lines) + "\n"
 
 
@@ -261,13 +261,17 @@ def logs() -> str:
         "Passwords are masked. With `redact`, the text of handlers' errors is left out, and so are facts that are in",
         "headers that are to be redacted. Payloads and keys are never logged.",
         "",
-        "| event | level | service | | facts | meaning |",
-        "|---|---|---|---|---|---|",
+        "What a handler logs itself, by structlog or by `logging`, becomes a line of the same form from `info` up, with",
+        "`correlation_id` and `message_id` of its message, unless `logging` has handlers already when the inbox starts.",
+        "So one query for a `correlation_id` shows the whole story. Of these lines only passwords are masked.",
+        "",
+        "| event | level, service | meaning | facts |",
+        "|---|---|---|---|",
     ]
     for event in EVENTS:
         facts = ", ".join(f"`{fact}`" for fact in event.facts)
-        mark = "✉" if event.of_message else ""
-        lines.append(f"| `{event.name}` | {event.level} | {event.services} | {mark} | {facts} | {event.meaning} |")
+        mark = " ✉" if event.of_message else ""
+        lines.append(f"| `{event.name}`{mark} | {event.level}<br>{event.services} | {event.meaning} | {facts} |")
     return "\n".join(lines) + "\n"
 
 
@@ -276,7 +280,7 @@ def _row(name: str, variable: str, field: FieldInfo, model: type[BaseModel]) -> 
     limits = [f"{sign} {getattr(m, attr)}" for m in field.metadata for attr, sign in _SIGNS if hasattr(m, attr)]
     meaning = " ".join(_docstrings(model)[name.rpartition(".")[2]].split()).replace("|", "\\|").replace("``", "`")
     allowed = f" ({', '.join(limits)})" if limits else ""
-    return f"| `{name}` | `{PREFIX}{variable.upper()}` | `{default}`{allowed} | {meaning} |"
+    return f"| `{name}`<br>`{PREFIX}{variable.upper()}` | `{default}`{allowed} | {meaning} |"
 
 
 _SIGNS = (("ge", "≥"), ("gt", ">"), ("le", "≤"), ("lt", "<"))
@@ -302,7 +306,7 @@ def _commands(command: click.Command, path: str) -> Iterator[tuple[str, click.Co
 
 def _help(command: click.Command, path: str) -> str:
     context: Any = click.Context(
-        command, info_name=path, terminal_width=100, max_content_width=100, help_option_names=["-h", "--help"]
+        command, info_name=path, terminal_width=_WIDTH, max_content_width=_WIDTH, help_option_names=["-h", "--help"]
     )
     return command.get_help(context)
 
