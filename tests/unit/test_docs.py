@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import click
 import pytest
@@ -44,6 +45,53 @@ def test_links_between_documents_lead_somewhere() -> None:
             if not target.exists() or (anchor and anchor not in anchors(target)):
                 broken.append(f"{document.name}: {link}")
     assert broken == []
+
+
+def test_links_to_elsewhere_are_whole_addresses() -> None:
+    """Their targets are not asked: the tests need no network."""
+    broken, count = [], 0
+    for document in documents():
+        for link in re.findall(r"\]\(([a-z]+:[^)\s]*)\)", document.read_text()):
+            parts = urlsplit(link)
+            count += 1
+            host = parts.hostname or ""
+            if parts.scheme != "https" or "." not in host or host != host.lower() or parts.query or parts.username:
+                broken.append(f"{document.name}: {link}")
+    assert broken == []
+    assert count > 10, "they are found"
+
+
+def test_tests_that_pages_name_are_there() -> None:
+    there = {path.name for path in (ROOT / "tests").rglob("test_*.py")}
+    missing = []
+    for document in documents():
+        for folder, name in re.findall(r"`(tests/[\w/]*/)?(test_\w+\.py)`", document.read_text()):
+            if name not in there or (folder and not (ROOT / folder / name).exists()):
+                missing.append(f"{document.name}: {folder}{name}")
+    assert missing == []
+
+
+#: Fragments that are too small to be programs, or that are run where they stand in a test of their own.
+FRAGMENTS = {
+    "README.md": 2,  # once(), which test_inbox_once.py has; the signature of a test
+    "index.md": 1,  # the tutorial has it whole
+    "alembic.md": 1,  # run by test_schema.py
+    "leave-a-home-made-outbox.md": 1,  # the test of the page does the same with writers of its own
+}
+
+
+def test_every_program_on_a_page_is_run_by_a_test() -> None:
+    tests = "\n".join(path.read_text() for path in (ROOT / "tests").rglob("*.py") if path != Path(__file__))
+    not_run = []
+    for document in documents():
+        if document.parent.name == "reference":
+            continue
+        blocks = re.findall(r"(<!-- (?:example|edit): \S+ -->\n)?```python\n", document.read_text())
+        if blocks.count("") > FRAGMENTS.get(document.name, 0):
+            not_run.append(f"{document.name} has a program without a mark")
+        if any(blocks) and not re.search(rf"\b{re.escape(document.stem)}\b", tests):
+            not_run.append(f"no test names {document.name}")
+    assert not_run == []
 
 
 def anchors(document: Path) -> set[str]:
