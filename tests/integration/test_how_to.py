@@ -214,7 +214,7 @@ def test_existing_topics(page: Callable[[str], list[Any]], ledger: Any, eventual
     assert sorted(ledger.outcomes().values()) == [1, 3], "one is a dead letter, three are handled"
 
 
-def test_sagas(
+def test_sagas(  # noqa: PLR0917  fixtures
     page: Callable[[str], list[Any]],
     ledger: Any,
     workload: Any,
@@ -222,7 +222,7 @@ def test_sagas(
     eventually: Callable[..., None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    events, orders, payments, shipments = page("sagas")
+    _, orders, payments, shipments = page("sagas")
     engine = sa.create_engine(sa.make_url(ledger.url).set(drivername="postgresql+psycopg"))
     for module in (orders, payments, shipments):
         module.Base.metadata.create_all(engine)
