@@ -258,7 +258,7 @@ def test_sagas(  # noqa: PLR0917  fixtures
 
     assert states("payment")["good"] == "taken"
     assert ledger.query("SELECT count FROM saga_stock") == [(0,)]
-    began = [str(id_) for (id_,) in ledger.query("SELECT id FROM postroom.outbox WHERE type = 'saga.order.placed'")]
+    began = [str(id_) for (id_,) in ledger.query("SELECT id FROM postroom.outbox WHERE type = 'order.placed'")]
     ends = ledger.query("SELECT headers::text FROM postroom.outbox WHERE topic = 'saga-shipments'")
     assert len(ends) >= 2
     assert all(any(id_ in headers for id_ in began) for (headers,) in ends), "one story has one correlation id"
