@@ -116,6 +116,8 @@ def test_commands_that_are_shown_are_understood() -> None:
         context = click.Context(postroom, info_name="postroom", obj=App(), **postroom.context_settings)
         while isinstance(command, click.Group) and arguments and arguments[0] in command.commands:
             command = command.commands[arguments.pop(0)]
+        if isinstance(command, click.Group) and arguments and not arguments[0].startswith("-"):
+            wrong.append(f"{told}: there is no command {arguments[0]!r}")
         try:
             command.make_context(command.name, arguments, parent=context)
         except click.UsageError as error:
