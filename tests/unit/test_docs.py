@@ -117,7 +117,8 @@ def test_commands_that_are_shown_are_understood() -> None:
         while isinstance(command, click.Group) and arguments and arguments[0] in command.commands:
             command = command.commands[arguments.pop(0)]
         if isinstance(command, click.Group) and arguments and not arguments[0].startswith("-"):
-            wrong.append(f"{told}: there is no command {arguments[0]!r}")
+            absent = [name for name in arguments[0].split("|") if name not in command.commands]
+            wrong += [f"{told}: there is no command {name!r}" for name in absent]
         try:
             command.make_context(command.name, arguments, parent=context)
         except click.UsageError as error:
