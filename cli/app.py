@@ -50,7 +50,7 @@ class App:
                 self._flags[name] = common[name]
         for assignment in common["assignments"]:
             _assign(self._flags, assignment)
-        if _has_secret(self._flags):
+        if self._flags and _has_secret(self._flags):
             raise click.UsageError(
                 "A password on the command line can be read by everybody on this machine. Put it into the environment "
                 "(POSTROOM_DATABASE_URL, PGPASSWORD, POSTROOM_KAFKA_OPTIONS), ~/.pgpass or postroom.toml."
