@@ -89,7 +89,10 @@ audit: $(TOOLS) ## look for known weaknesses in what is pinned (asks PyPI; ARGS=
 	@for pins in build demo dev image lock tools; do \
 	  echo "requirements/$$pins.txt"; \
 	  .cache/tools/bin/pip-audit --strict --require-hashes --disable-pip --progress-spinner off \
-	    --requirement requirements/$$pins.txt $(ARGS) || exit 1; \
+	    --requirement requirements/$$pins.txt $(ARGS) 2> .cache/tools/audit.txt && continue; \
+	  grep -q '^Traceback' .cache/tools/audit.txt || { cat .cache/tools/audit.txt >&2; exit 1; }; \
+	  echo "error: the service cannot be asked, so nothing is known of these pins ($$(tail -n 1 .cache/tools/audit.txt))." >&2; \
+	  exit 1; \
 	done
 
 .PHONY: format

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from .settings import Loaded, Settings
 
 
+_PASSWORD = re.compile(r"://[^/?#@]*:[^/?#@]+@")
+
+
 class App:
     """One run of ``postroom``."""
 
@@ -34,7 +38,10 @@ class App:
         self._flags: dict[str, Any] = {}
 
     def take(self, common: dict[str, Any]) -> None:
-        """Take the options that every command has; a command's own win over those before it."""
+        """Take the options that every command has; a command's own win over those before it.
+
+        Raises click.UsageError, for a secret among them, too.
+        """
         self.as_json = self.as_json or common["as_json"]
         self.debug = self.debug or common["debug"]
         self._config = common["config"] or self._config
@@ -43,6 +50,11 @@ class App:
                 self._flags[name] = common[name]
         for assignment in common["assignments"]:
             _assign(self._flags, assignment)
+        if self._flags and _has_secret(self._flags):
+            raise click.UsageError(
+                "A password on the command line can be read by everybody on this machine. Put it into the environment "
+                "(POSTROOM_DATABASE_URL, PGPASSWORD, POSTROOM_KAFKA_OPTIONS), ~/.pgpass or postroom.toml."
+            )
 
     @cached_property
     def loaded(self) -> "Loaded":
@@ -191,7 +203,8 @@ class App:
     def hush_libraries(self) -> None:
         """The Kafka client logs an error for each try to connect; ours says it once."""
         if self.debug:
-            logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+            logging.basicConfig(format="%(asctime)s %(name)s %(levelname)s %(message)s")
+            logging.getLogger().setLevel(logging.INFO)
         else:
             logging.getLogger("kafka").setLevel(logging.CRITICAL + 1)
 
@@ -207,6 +220,26 @@ class App:
         if self.settings.database_url is not None:
             found += url_secrets(self.settings.database_url.get_secret_value())
         return [form for secret in found for form in {secret, quote(secret), quote_plus(secret), quote(secret, "")}]
+
+
+def _has_secret(flags: dict[str, Any]) -> bool:
+    """Whether a password stands among them: in a URL, or under the name of one."""
+    from .settings import is_secret
+
+    for name, value in flags.items():
+        if isinstance(value, dict):
+            if _has_secret(value):
+                return True
+        elif value not in ("", None) and (is_secret(name) or (name == "database_url" and _in_url(value))):
+            return True
+    return False
+
+
+def _in_url(url: str) -> bool:
+    from .settings import is_secret
+
+    named = (part.partition("=") for part in url.partition("?")[2].split("&"))
+    return bool(_PASSWORD.search(url)) or any(is_secret(name) and value for name, _, value in named)
 
 
 def url_secrets(url: str) -> list[str]:

@@ -10,11 +10,17 @@ from .app import App
 F = TypeVar("F", bound=Callable[..., Any])
 
 
+#: Longer than any first sentence.
+_WHOLE = 1000
+
+
 def _common() -> list[click.Option]:
     return [
         click.Option(["--json", "as_json"], is_flag=True, help="Print JSON, errors too."),
         click.Option(["--config"], metavar="FILE", envvar="POSTROOM_CONFIG", help="Settings file [postroom.toml]."),
-        click.Option(["--database-url"], metavar="URL", help="The database [POSTROOM_DATABASE_URL]."),
+        click.Option(
+            ["--database-url"], metavar="URL", help="The database, without a password [POSTROOM_DATABASE_URL]."
+        ),
         click.Option(
             ["--bootstrap-servers", "kafka_bootstrap_servers"],
             metavar="HOST:PORT",
@@ -76,6 +82,13 @@ class Group(_Common, click.Group):
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         super().format_options(ctx, formatter)
         self.format_commands(ctx, formatter)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The commands with their first sentences, whole: click's own would cut them off."""
+        with formatter.section("Commands"):
+            formatter.write_dl(
+                [(name, self.commands[name].get_short_help_str(_WHOLE)) for name in self.list_commands(ctx)]
+            )
 
 
 Group.group_class = Group

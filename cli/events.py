@@ -155,7 +155,14 @@ EVENTS = (
     ),
     Event("policy_changed", "info", _INBOX, ("handler", "policy"), "an operator changed how a handler is treated"),
     Event("policy_refused", "warning", _INBOX, ("handler", "error"), "what an operator wants cannot be"),
-    Event("overdue", "warning", _INBOX, ("handler", "seconds"), "a handler takes longer than its timeout"),
+    Event(
+        "overdue",
+        "warning",
+        _INBOX,
+        ("handler", "seconds"),
+        "a handler takes longer than its timeout; of a batch the first message",
+        of_message=True,
+    ),
     Event(
         "kafka_unavailable", "warning", _INBOX, ("error", "seconds"), "no broker answers; it tries again after so long"
     ),

@@ -1,12 +1,19 @@
-"""The daemons' logs: every step that an observer is told becomes an event on stderr."""
+"""The daemons' logs: every step that an observer is told becomes an event on stderr.
 
+What handlers and libraries log, by structlog or by ``logging``, becomes a line of the same form.
+"""
+
+import logging
 import re
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import structlog
+from structlog.stdlib import ProcessorFormatter
+from structlog.typing import EventDict, Processor
 
+from ..messaging.correlation import inherited
 from ..messaging.envelope import IDEMPOTENCY_KEY
 from ..messaging.observer import Observer
 from ..messaging.records import Partition
@@ -44,20 +51,30 @@ def observer(
     as_json = log_format == "json" or (log_format == "auto" and not sys.stderr.isatty())
     renderer: Any = structlog.processors.JSONRenderer(default=str, ensure_ascii=False)
     if not as_json:
-        renderer = structlog.dev.ConsoleRenderer(colors=colours(sys.stderr), pad_event_to=14)
+        renderer = structlog.dev.ConsoleRenderer(
+            colors=colours(sys.stderr), pad_event_to=14, exception_formatter=structlog.dev.plain_traceback
+        )
+    hidden = [name for name, headers in _IN_HEADERS.items() if _redacts(redaction, headers)]
+
+    def completed(_logger: object, _method: str, event: EventDict) -> EventDict:
+        event = {**_of_message(), **event}
+        event |= dict.fromkeys(event.keys() & hidden, MASK)
+        return {name: _plain(value, secrets) for name, value in event.items()}
+
+    before: list[Processor] = [
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+        completed,
+    ]
     structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            renderer,
-        ],
+        processors=[*before, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[log_level]),
         logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
         cache_logger_on_first_use=False,
     )
+    _hear_others([structlog.stdlib.add_logger_name, *before], renderer, _LEVELS[log_level])
     log = structlog.get_logger(**context)
-
-    hidden = [name for name, headers in _IN_HEADERS.items() if _redacts(redaction, headers)]
 
     def observe(step: str, /, **facts: Any) -> None:
         level = LEVELS.get(step, "debug")
@@ -65,10 +82,28 @@ def observer(
             return
         if redaction and not facts.keys().isdisjoint(_OF_HANDLERS):
             facts = {name: _unquoted(value) for name, value in facts.items()}
-        facts |= dict.fromkeys(facts.keys() & hidden, MASK)
-        getattr(log, level)(step, **{name: _plain(value, secrets) for name, value in facts.items()})
+        getattr(log, level)(step, **facts)
 
     return observe
+
+
+def _hear_others(before: list[Processor], renderer: Processor, level: int) -> None:
+    """Let what is told to ``logging`` become such lines, unless somebody has set that up already."""
+    root = logging.getLogger()
+    if root.handlers:
+        return
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        ProcessorFormatter(foreign_pre_chain=before, processors=[ProcessorFormatter.remove_processors_meta, renderer])
+    )
+    root.addHandler(handler)
+    root.setLevel(max(level, logging.INFO))
+
+
+def _of_message() -> dict[str, str]:
+    """Which message is being handled here, if one is."""
+    names = {"correlation_id": "correlation_id", "message_id": "causation_id"}
+    return {name: told for name, header in names.items() if (told := inherited().get(header))}
 
 
 def _redacts(redaction: Redaction, headers: Sequence[str]) -> bool:

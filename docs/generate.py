@@ -8,6 +8,7 @@ import dataclasses
 import inspect
 import textwrap
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime, timedelta
 from enum import Enum
 from importlib import import_module
 from pathlib import Path
@@ -18,15 +19,30 @@ import click
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from postroom.cli import copying
 from postroom.cli import metrics as of_daemons
 from postroom.cli.errors import exit_code
 from postroom.cli.events import EVENTS, MESSAGE
 from postroom.cli.root import postroom
 from postroom.cli.settings import PREFIX, Settings
 from postroom.messaging import errors as tree
+from postroom.messaging.correlation import inheriting
+from postroom.messaging.dead_letter import (
+    MAX_MESSAGE,
+    MAX_STACK,
+    Failure,
+    dead_letter_headers,
+    dead_letter_topic,
+    replay_headers,
+)
+from postroom.messaging.envelope import PROPAGATED, RESERVED
 from postroom.messaging.errors import PostroomError
+from postroom.messaging.headers import MAX_HEADER_BYTES, MAX_HEADERS
+from postroom.messaging.message import MAX_KEY_BYTES
 from postroom.messaging.metrics import MAX_SERIES
-from postroom.outbox import schema
+from postroom.messaging.records import Partition, ReceivedRecord
+from postroom.outbox import Event, Outbox, schema
+from postroom.outbox.entry import LogRow
 
 REFERENCE = Path(__file__).parent / "reference"
 COMMON = "Common options:"
@@ -38,7 +54,7 @@ API = {
     "postroom.dlq": "Dead letters",
     "postroom.testing": "Test",
 }
-_WIDTH = 100
+_WIDTH = 90  # what a page of the site shows without scrolling
 
 
 def cli() -> str:
@@ -63,8 +79,8 @@ def settings() -> str:
         "Generated from the code by `make reference`. A flag wins over the environment, the environment over",
         "`postroom.toml` (or `--config FILE`), the file over the default. `postroom settings` shows what is in effect.",
         "",
-        "| in `postroom.toml` | in the environment | default | meaning |",
-        "|---|---|---|---|",
+        "| in `postroom.toml`, and in the environment | default | meaning |",
+        "|---|---|---|",
     ]
     for name, field in Settings.model_fields.items():
         section = field.annotation
@@ -241,10 +257,10 @@ def metrics() -> str:
         "[Monitor](../how-to/monitor.md) says what to watch.",
     ]
     for who, found in of_daemons.catalogue().items():
-        lines += ["", f"## {who}", "", "| metric | kind | labels | meaning |", "|---|---|---|---|"]
+        lines += ["", f"## {who}", "", "| metric | labels | meaning |", "|---|---|---|"]
         for metric in found:
             labels = ", ".join(f"`{label}`" for label in metric.labels)
-            lines.append(f"| `{metric.name}` | {metric.kind} | {labels} | {metric.text} |")
+            lines.append(f"| `{metric.name}`<br>{metric.kind} | {labels} | {metric.text} |")
     return "\n".join(lines) + "\n"
 
 
@@ -261,14 +277,132 @@ def logs() -> str:
         "Passwords are masked. With `redact`, the text of handlers' errors is left out, and so are facts that are in",
         "headers that are to be redacted. Payloads and keys are never logged.",
         "",
-        "| event | level | service | | facts | meaning |",
-        "|---|---|---|---|---|---|",
+        "What a handler logs itself, by structlog or `logging`, becomes a line of the same form from `info` up, with",
+        "`correlation_id` and `message_id` of its message, unless `logging` has handlers before the inbox starts.",
+        "So one query for a `correlation_id` shows the whole story. Of these lines only passwords are masked.",
+        "",
+        "| event | level, service | meaning | facts |",
+        "|---|---|---|---|",
     ]
     for event in EVENTS:
         facts = ", ".join(f"`{fact}`" for fact in event.facts)
-        mark = "✉" if event.of_message else ""
-        lines.append(f"| `{event.name}` | {event.level} | {event.services} | {mark} | {facts} | {event.meaning} |")
+        mark = " ✉" if event.of_message else ""
+        lines.append(f"| `{event.name}`{mark} | {event.level}<br>{event.services} | {event.meaning} | {facts} |")
     return "\n".join(lines) + "\n"
+
+
+def headers() -> str:
+    """The headers that go over the wire: their names as the code writes them."""
+    parts = [
+        "# Headers on the wire",
+        "",
+        "Generated from the code by `make reference`.",
+        "",
+        "Key: the message key as UTF-8 bytes. Value: the payload; an event's is the model's JSON. The partition",
+        "follows from the key by murmur2, as Java's default partitioner has it.",
+        "",
+        "## On every message",
+        "",
+        "CloudEvents 1.0, Kafka protocol binding, binary content mode:",
+        "",
+        *_headers_table(_of_messages(), ON_MESSAGES),
+        f"| anything else | what you gave in `headers=`; {', '.join(sorted(RESERVED))} cannot be given |",
+        "",
+        f"A message carries at most {MAX_HEADERS} headers of {MAX_HEADER_BYTES // 1024} KiB in all; a key has at most",
+        f"{MAX_KEY_BYTES // 1024} KiB; a payload {Outbox(source='/').max_payload_bytes:,} bytes unless",
+        "`Outbox(max_payload_bytes=…)` says otherwise.",
+        "",
+        "## On a dead letter",
+        "",
+        f"Topic `{dead_letter_topic('{topic}', '{group}')}`. Key, value and headers of the original, byte for byte,",
+        "and, by the names of KIP-1191 (`__dlq.…`) and our own:",
+        "",
+        *_headers_table(_of_dead_letters(), ON_DEAD_LETTERS),
+        "",
+        "## On a dead letter replayed by `postroom dlq replay`",
+        "",
+        "The original's headers, without those of its death, and",
+        "",
+        *_headers_table([name for name, _ in replay_headers([], "billing", "17")], ON_REPLAYS),
+        "",
+        "## On a copy made by `postroom outbox replay`",
+        "",
+        "The original's headers, byte for byte, and before them",
+        "",
+        *_headers_table([copying.HEADER], ON_COPIES),
+    ]
+    return "\n".join(parts) + "\n"
+
+
+NOW = datetime(2026, 11, 21, tzinfo=UTC)
+
+
+class _Example(Event, topic="orders", key="id", type="shop.order.placed", version=2):
+    id: str
+
+
+def _of_messages() -> list[str]:
+    """The names on an event's record, with all that can be there."""
+    with inheriting(dict.fromkeys((*PROPAGATED, "causation_id"), "x")):
+        entry = Outbox(source="/shop").entry(_Example(id="17"), expires_in=timedelta(1))
+    row = LogRow(0, 1, str(entry.id), entry.topic, entry.key, entry.type, entry.payload, entry.headers, NOW)
+    return [name for name, _ in row.record().headers]
+
+
+def _of_dead_letters() -> list[str]:
+    record = ReceivedRecord(Partition("orders", 0), 17, None, None, [], NOW)
+    failure = Failure(ValueError("no rate"), "shop.billing.charge", 5, NOW, NOW)
+    return [name for name, _ in dead_letter_headers(record, "billing", failure, "17")]
+
+
+def _headers_table(names: list[str], meanings: Mapping[str, str]) -> list[str]:
+    """Raises KeyError for a header without a meaning, and ValueError for a meaning without a header."""
+    rows = {name: f"| `{name}` | {meanings[name]} |" for name in names}
+    if unused := meanings.keys() - rows.keys():
+        raise ValueError(f"no record has the headers {sorted(unused)}")
+    return ["| header | value |", "|---|---|", *(rows[name] for name in meanings)]
+
+
+ON_MESSAGES = {
+    "ce_specversion": "`1.0`",
+    "ce_id": "the message id, a UUID version 7",
+    "ce_source": "the `source` of the `Outbox`",
+    "ce_type": "the event's type",
+    "ce_time": "when the row was written, RFC 3339, UTC",
+    "ce_dataschema": "`urn:postroom:schema:<type>:<version>` on events of version 2 and later, or yours if it says its "
+    "version; see [Change an event's schema](../how-to/change-a-schema.md)",
+    "ce_subject": "the key, where it is printable text, unless you set one",
+    "content-type": "`application/json` for events",
+    "correlation_id": "yours, else that of the consumed message, else the message id",
+    "causation_id": "the id of the message whose handler published this one",
+    "expires_at": "with `expires_in=`, RFC 3339, UTC; else that of the consumed message",
+    "traceparent": "W3C Trace Context: of the span in which it was published, else passed on from the consumed message",
+    "tracestate": "likewise",
+}
+ON_DEAD_LETTERS = {
+    "__dlq.errors.topic": "the topic in which the message stood",
+    "__dlq.errors.partition": "its partition",
+    "__dlq.errors.offset": "its offset",
+    "__dlq.errors.group": "the consumer group that failed",
+    "__dlq.errors.delivery.count": "attempts",
+    "__dlq.errors.message": f"the error's message, at most {MAX_MESSAGE:,} characters",
+    "postroom_dlq_exception": "the exception's class, such as `postroom.messaging.errors.UnknownVersion`",
+    "postroom_dlq_stack": f"the end of the traceback, at most {MAX_STACK:,} characters",
+    "postroom_dlq_handler": "the handler",
+    "postroom_dlq_inbox_id": "the id of its row in `inbox`, only where that is not `ce_id`: known by an "
+    "`idempotency_key`, without an id, or with one that a table cannot hold",
+    "postroom_dlq_first_failed_at": "RFC 3339, UTC",
+    "postroom_dlq_last_failed_at": "RFC 3339, UTC",
+    "postroom_dlq_fingerprint": "the same for the same failure at the same place",
+    "postroom_dlq_replay_count": "how often this message had been replayed",
+}
+ON_REPLAYS = {
+    "postroom_replay_count": "how often it was replayed, counted from 1",
+    "postroom_replay_group": "the only group whose inbox runs it again",
+    "postroom_replay_of": "only where it was edited, and so has a new `ce_id`: the inbox id under which the message "
+    "died that it replaces",
+}
+ON_COPIES = {"postroom_replay": "the time and id of the replay, `2026-11-21T16:35:28Z/a5c0704d`"}
 
 
 def _row(name: str, variable: str, field: FieldInfo, model: type[BaseModel]) -> str:
@@ -276,7 +410,7 @@ def _row(name: str, variable: str, field: FieldInfo, model: type[BaseModel]) -> 
     limits = [f"{sign} {getattr(m, attr)}" for m in field.metadata for attr, sign in _SIGNS if hasattr(m, attr)]
     meaning = " ".join(_docstrings(model)[name.rpartition(".")[2]].split()).replace("|", "\\|").replace("``", "`")
     allowed = f" ({', '.join(limits)})" if limits else ""
-    return f"| `{name}` | `{PREFIX}{variable.upper()}` | `{default}`{allowed} | {meaning} |"
+    return f"| `{name}`<br>`{PREFIX}{variable.upper()}` | `{default}`{allowed} | {meaning} |"
 
 
 _SIGNS = (("ge", "≥"), ("gt", ">"), ("le", "≤"), ("lt", "<"))
@@ -302,7 +436,7 @@ def _commands(command: click.Command, path: str) -> Iterator[tuple[str, click.Co
 
 def _help(command: click.Command, path: str) -> str:
     context: Any = click.Context(
-        command, info_name=path, terminal_width=100, max_content_width=100, help_option_names=["-h", "--help"]
+        command, info_name=path, terminal_width=_WIDTH, max_content_width=_WIDTH, help_option_names=["-h", "--help"]
     )
     return command.get_help(context)
 
@@ -320,6 +454,7 @@ def generated() -> dict[Path, str]:
         REFERENCE / "metrics.md": metrics(),
         REFERENCE / "settings.md": settings(),
         REFERENCE / "errors.md": errors(),
+        REFERENCE / "headers.md": headers(),
         **{REFERENCE / f"api-{name.rpartition('.')[2]}.md": api(name) for name in API},
         REFERENCE / "schema-postgresql.sql": schema.script("postgres"),
         REFERENCE / "schema-sqlite.sql": schema.script("sqlite"),

@@ -23,6 +23,13 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     return files
 
 
+def on_page_content(html: str, page: Page, **_: Any) -> str:
+    """A page without sections needs no table of contents; its tables take the room."""
+    if not any(heading.children for heading in page.toc):
+        page.meta.setdefault("hide", []).append("toc")
+    return html
+
+
 def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
     """Links hold in the repository; say them as they hold in the site."""
     here = page.file.src_uri

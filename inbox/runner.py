@@ -37,7 +37,7 @@ type, correlation_id, sent_at:
     held_back          handler, reason             an operator paused the handler, or its limit elsewhere did
     policy_changed     handler, policy             an operator changed how it is treated
     policy_refused     handler, error              what an operator wants cannot be; it stays as it was
-    overdue            handler, seconds            a handler takes longer than its timeout
+    overdue            (message) handler, seconds  a handler takes longer than its timeout; the first of a batch
     kafka_unavailable  error, seconds              no broker answers; the next try comes after so long
     committed          offsets                     the next offset to read by partition is stored in Kafka
     not_committed      offsets, error              it is not; these records come again, as duplicates
@@ -344,8 +344,9 @@ class InboxRunner(Service):
 
     def _look_after(self, workers: Workers) -> None:
         """Learn what operators ask, and tell of handlers that take too long."""
-        for handler, seconds in workers.overdue(lambda handler: self._gates[handler].policy.timeout):
-            self._observe("overdue", handler=handler.name, seconds=round(seconds, 3))
+        for job, handler, seconds in workers.overdue(lambda handler: self._gates[handler].policy.timeout):
+            [(_, first), *_] = job.items
+            self._fates.tell("overdue", first.delivery, handler=handler.name, seconds=round(seconds, 3))
         now = self._clock.monotonic()
         if now < self._control_at:
             return

@@ -44,8 +44,8 @@ class Workers:
         """Whether ``check`` would raise."""
         return self._failure is not None
 
-    def overdue(self, timeout: Callable[[Handler], float | None]) -> list[tuple[Handler, float]]:
-        """The handlers whose job takes longer than ``timeout``, each job once, and for how long it has run."""
+    def overdue(self, timeout: Callable[[Handler], float | None]) -> list[tuple[Job, Handler, float]]:
+        """The jobs that take longer than their handler's ``timeout``, each once, and for how long each has run."""
         now = self._clock.monotonic()
         late = []
         with self._lock:
@@ -54,7 +54,7 @@ class Workers:
                     limit = timeout(job.handler)
                     if limit is not None and now - began > limit * len(job.items):
                         self._told.add(number)
-                        late.append((job.handler, now - began))
+                        late.append((job, job.handler, now - began))
         return late
 
     def join(self, timeout: float) -> bool:

@@ -9,6 +9,7 @@ from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssi
 from ..errors import ConfigurationError
 from ..ports import PartitionsHook
 from .consumer import GroupConsumer
+from .headers import tolerate_any_name
 from .publisher import IdempotentPublisher
 from .topics import AdminTopics, Reader
 
@@ -52,6 +53,7 @@ class KafkaPython:
     """
 
     def __init__(self, bootstrap_servers: str, options: Mapping[str, Any], compression: str = "none") -> None:
+        tolerate_any_name()
         known = KafkaProducer.DEFAULT_CONFIG.keys() | KafkaConsumer.DEFAULT_CONFIG.keys()
         known |= KafkaAdminClient.DEFAULT_CONFIG.keys()
         for name in options:

@@ -37,9 +37,10 @@ Shell = Any  # tests/acceptance/conftest.py
         (["dlq", "replay", "--yes"], NOWHERE, 4, "The database does not answer"),
         (["dlq", "list"], {}, 3, "No database is set"),
         (["topics", "create", "orders", "--yes"], NO_KAFKA, 4, "Kafka does not answer"),
-        (["db", "check", "--database-url", "oracle://u:s3cret@h/d"], {}, 3, "not on 'oracle'"),
-        (["db", "check", "--database-url", "postgresql://u:s3cret@h:port/d"], {}, 3, "cannot be read"),
-        (["db", "check", "--database-url", "postgresql://u:s3cret@h/d?x=1"], {}, 3, "unknown parameter"),
+        (["db", "check"], {"POSTROOM_DATABASE_URL": "oracle://u:s3cret@h/d"}, 3, "not on 'oracle'"),
+        (["db", "check"], {"POSTROOM_DATABASE_URL": "postgresql://u:s3cret@h:port/d"}, 3, "cannot be read"),
+        (["db", "check"], {"POSTROOM_DATABASE_URL": "postgresql://u:s3cret@h/d?x=1"}, 3, "unknown parameter"),
+        (["db", "check", "--database-url", "postgresql://u:s3cret@h/d"], {}, 2, "A password on the command line"),
         (
             ["topics", "create", "orders", "--yes"],
             {"POSTROOM_KAFKA_OPTIONS": '{"nonsense": 1}'},

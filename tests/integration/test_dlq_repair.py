@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -114,6 +115,19 @@ def all_of(ledger: Ledger) -> list[DeadLetter]:
 
 
 # Editing
+
+
+def test_the_program_of_the_how_to_repairs(
+    rooms: Path, url: str, ledger: Ledger, add: Callable[..., list[int]]
+) -> None:
+    page = (rooms / "docs" / "how-to" / "repair-dead-letters.md").read_text()
+    [code] = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    program: dict[str, Any] = {}
+    exec(compile(code, "repair.py", "exec"), program)
+    [old] = add(letter(5, payload=b'{"n": 1.10, "note": "long"}'))
+    new = program["without_note"](url, old)
+    assert (new.payload, new.follows) == (b'{"n":1.10}', old)
+    assert one(ledger, old).state is State.DISCARDED
 
 
 def test_an_edited_letter_takes_the_place_of_the_old_one(ledger: Ledger, add: Callable[..., list[int]]) -> None:

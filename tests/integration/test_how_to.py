@@ -5,6 +5,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 from django.conf import settings
+from sqlalchemy.orm import Session
 
 from postroom.messaging.errors import NotInTransaction
 from postroom.messaging.records import OutgoingRecord
@@ -210,6 +212,58 @@ def test_existing_topics(page: Callable[[str], list[Any]], ledger: Any, eventual
     eventually(lambda: ledger.closed() == 4, "all records are closed")
     assert ledger.query("SELECT number, name FROM customer") == [(1, "Ada"), (2, "Bob")]
     assert sorted(ledger.outcomes().values()) == [1, 3], "one is a dead letter, three are handled"
+
+
+def test_sagas(  # noqa: PLR0917  fixtures
+    page: Callable[[str], list[Any]],
+    ledger: Any,
+    workload: Any,
+    relays: Callable[..., Any],
+    eventually: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    _, orders, payments, shipments = page("sagas")
+    engine = sa.create_engine(sa.make_url(ledger.url).set(drivername="postgresql+psycopg"))
+    for module in (orders, payments, shipments):
+        module.Base.metadata.create_all(engine)
+    for topic in ("saga-orders", "saga-payments", "saga-shipments"):
+        ledger.create(3, topic)
+
+    def place(order_id: str, item: str, cents: int) -> None:
+        with Session(engine) as session, session.begin():
+            orders.place(session, order_id, item, cents)
+
+    with Session(engine) as session, session.begin():
+        session.add(shipments.Stock(item="book", count=1))
+    place("good", "book", 1000)
+    relays(workload, upkeep_seconds=0.1)
+    for module in (orders, payments, shipments):
+        ledger.start(module.inbox)
+
+    def states(table: str, key: str = "order_id") -> dict[str, str]:
+        return dict(ledger.query(f"SELECT {key}, state FROM saga_{table}"))
+
+    eventually(lambda: states("order", "id")["good"] == "completed", "an order goes through")
+    place("sold-out", "book", 1000)
+    place("dear", "book", 200_000)
+    eventually(lambda: states("order", "id")["sold-out"] == "cancelled", "what cannot be shipped is cancelled")
+    eventually(lambda: states("order", "id")["dear"] == "cancelled", "what is not paid is cancelled")
+    eventually(lambda: states("payment").get("sold-out") == "refunded", "and what was paid is given back")
+    eventually(lambda: states("payment").get("dear") == "void", "nothing, where nothing was paid")
+
+    monkeypatch.setattr(orders, "PATIENCE", timedelta(0))
+    place("late", "nothing", 1000)
+    eventually(lambda: states("order", "id")["late"] == "cancelled", "what takes too long is cancelled")
+    eventually(lambda: states("payment").get("late") in {"refunded", "void"}, "and given back, if it was paid")
+
+    assert states("payment")["good"] == "taken"
+    assert ledger.query("SELECT count FROM saga_stock") == [(0,)]
+    began = [str(id_) for (id_,) in ledger.query("SELECT id FROM postroom.outbox WHERE type = 'order.placed'")]
+    ends = ledger.query("SELECT headers::text FROM postroom.outbox WHERE topic = 'saga-shipments'")
+    assert len(ends) >= 2
+    assert all(any(id_ in headers for id_ in began) for (headers,) in ends), "one story has one correlation id"
+    assert set(ledger.outcomes()) == {"handled"}
+    engine.dispose()
 
 
 def test_a_home_made_outbox_is_left_without_losing_or_doubling(

@@ -184,6 +184,25 @@ def test_a_timeout_cancels_async_handlers_and_statements_of_sync_ones(ledger: An
     assert type(steps.of("dead_lettered")[0]["error"]).__name__ == "HandlerTimeout"
 
 
+def test_a_handler_that_hangs_is_told_with_its_message(ledger: Any, steps: Any, eventually: Any) -> None:
+    inbox: Inbox = ledger.inbox()
+    told = threading.Event()
+
+    @inbox.handler(ledger.topic, type="n", timeout=0.1)
+    def hang(_: Received, ctx: Context) -> None:
+        assert told.wait(30)
+        ledger.apply(ctx)
+
+    ledger.send(1)
+    ledger.start(inbox)
+    steps.await_step("overdue")
+    told.set()
+    [overdue] = steps.of("overdue")
+    assert overdue["message_id"] == overdue["correlation_id"] == "key-0/1"
+    assert overdue["seconds"] > 0.1
+    eventually(lambda: ledger.closed() == 1, "it comes to its end")
+
+
 def test_what_expired_is_recorded_and_not_run(ledger: Any, steps: Any, eventually: Any) -> None:
     inbox: Inbox = ledger.inbox()
 

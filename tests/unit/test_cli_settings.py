@@ -167,6 +167,31 @@ def test_secrets_are_never_printed(
     assert SECRET not in told
 
 
+@pytest.mark.parametrize(
+    ("arguments", "refused"),
+    [
+        (["--database-url", f"postgresql://shop:{SECRET}@db/shop"], True),
+        (["--database-url", f"postgresql://db/shop?user=shop&password={SECRET}"], True),
+        (["--set", f"database_url=postgresql://:{SECRET}@db/shop"], True),
+        (["--set", f"kafka_options.sasl_plain_password={SECRET}"], True),
+        (["--set", f"kafka_options.ssl.key.password={SECRET}"], True),
+        (["--set", f'kafka_options={{"sasl.password": "{SECRET}"}}'], True),
+        (["--database-url", "postgresql://shop@db:5432/shop?sslmode=require&sslrootcert=/a@b:c.pem"], False),
+        (["--database-url", "sqlite:///shop.db"], False),
+        (["--set", "kafka_options.sasl.username=shop", "--set", "kafka_options.sasl_plain_password="], False),
+    ],
+)
+def test_a_password_is_not_taken_from_the_command_line(
+    arguments: list[str], capfd: pytest.CaptureFixture[str], *, refused: bool
+) -> None:
+    from postroom.cli.root import run  # noqa: PLC0415
+
+    code = run(["settings", *arguments])
+    told = "".join(capfd.readouterr())
+    assert (code, "A password on the command line" in told) == ((2, True) if refused else (0, False))
+    assert SECRET not in told
+
+
 def test_a_common_option_may_stand_before_or_after_the_command() -> None:
     def value(*arguments: str) -> Result:
         return CliRunner().invoke(postroom, arguments, obj=App(), catch_exceptions=False)

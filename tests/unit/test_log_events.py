@@ -2,8 +2,10 @@
 
 import ast
 import json
+import logging
 import re
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ import structlog
 from postroom.cli.events import EVENTS, LEVELS, MESSAGE, Event
 from postroom.cli.logs import observer
 from postroom.inbox import runner
+from postroom.messaging.correlation import inheriting
 from postroom.messaging.errors import KafkaUnavailable
 from postroom.messaging.redact import Redaction
 from postroom.relay import relay
@@ -98,6 +101,65 @@ def written(capsys: pytest.CaptureFixture[str]) -> Iterator[Written]:
 
     yield write
     structlog.reset_defaults()
+
+
+#: Events about no single message: of processes, batches, partitions.
+OF_NO_MESSAGE = {
+    *("starting", "probed", "started", "signalled", "stopping", "stopped"),
+    *("paused", "resumed", "held_back", "claimed", "read", "published", "settled", "interrupted", "in_doubt"),
+    *("unparked", "moved_due", "pruned", "inbox_pruned", "transaction_open", "not_allowed", "waiting"),
+    *("stepped_aside", "fenced", "assigned", "revoked", "batch_failed", "limited", "policy_changed"),
+    *("policy_refused", "kafka_unavailable", "committed", "not_committed"),
+}
+
+
+def test_every_line_about_a_message_has_its_correlation_id() -> None:
+    correlated = {event.name for event in EVENTS if event.of_message or "correlation_id" in event.facts}
+    assert {event.name for event in EVENTS} - correlated == OF_NO_MESSAGE
+
+
+@contextmanager
+def bare_logging() -> Iterator[None]:
+    """As a process has it in which nobody has set up ``logging``."""
+    root = logging.getLogger()
+    before, level = root.handlers[:], root.level
+    root.handlers.clear()
+    try:
+        yield
+    finally:
+        root.handlers[:] = before
+        root.setLevel(level)
+
+
+def test_what_a_handler_logs_is_a_line_of_the_same_form_with_its_message(
+    written: Written, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shop = logging.getLogger("shop")
+    with bare_logging():
+        written("started", "info")
+        with inheriting({"correlation_id": "c-1", "causation_id": "m-1"}):
+            structlog.get_logger().info("charged", cents=5)
+            shop.info("charged %s", "postgresql://shop:hunter2@db")
+            shop.error("failed", exc_info=ValueError("password=hunter2"))
+        shop.debug("not told")
+    text = capsys.readouterr().err
+    own, foreign, failed = (json.loads(line) for line in text.splitlines())
+    assert own["cents"] == 5
+    assert (foreign["event"], foreign["logger"]) == ("charged postgresql://shop:***@db", "shop")
+    assert "ValueError: password=***" in failed["exception"]
+    for line in (own, foreign, failed):
+        assert (line["correlation_id"], line["message_id"]) == ("c-1", "m-1")
+        assert line["timestamp"]
+    assert [line["level"] for line in (own, foreign, failed)] == ["info", "info", "error"]
+    assert "hunter2" not in text
+
+
+def test_logging_that_is_set_up_already_is_left_alone(written: Written) -> None:
+    mine = logging.NullHandler()
+    with bare_logging():
+        logging.getLogger().addHandler(mine)
+        written("started", "info")
+        assert logging.getLogger().handlers == [mine]
 
 
 @pytest.mark.parametrize("event", EVENTS, ids=lambda event: event.name)

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 GENERATED = [
-    *("cli.md", "settings.md", "errors.md", "logs.md", "metrics.md", "schema-postgresql.sql", "schema-sqlite.sql"),
+    *("cli.md", "settings.md", "errors.md", "headers.md", "logs.md", "metrics.md"),
+    *("schema-postgresql.sql", "schema-sqlite.sql"),
     *("api-outbox.md", "api-inbox.md", "api-relay.md", "api-dlq.md", "api-testing.md"),
 ]
 
