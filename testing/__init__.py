@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .clock import FakeClock
     from .kafka import Broker, kafka_broker
     from .postgres import Database, Postgres, postgres_server
     from .proxy import TcpProxy
@@ -17,6 +18,7 @@ __all__ = [
     "Broker",
     "ControlUnsupportedError",
     "Database",
+    "FakeClock",
     "Postgres",
     "ServerUnavailableError",
     "TcpProxy",
@@ -28,6 +30,7 @@ _HOMES = {
     "Broker": "kafka",
     "ControlUnsupportedError": "server",
     "Database": "postgres",
+    "FakeClock": "clock",
     "Postgres": "postgres",
     "ServerUnavailableError": "server",
     "TcpProxy": "proxy",

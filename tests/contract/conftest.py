@@ -23,6 +23,7 @@ from postroom.outbox.audit import Action
 from postroom.outbox.database import open_store
 from postroom.outbox.log import LogReader, LogStore
 from postroom.outbox.memory import MemoryLog
+from postroom.testing import FakeClock
 
 CLIENTS = ("kafka-python", "confluent-kafka")
 
@@ -148,30 +149,6 @@ class TopicsInMemory:
 
 
 @dataclass
-class FakeClock:
-    """See ``clock.Clock``. Waiting passes the time."""
-
-    seconds: float = 1_800_000_000.0
-    waited: list[float] = field(default_factory=list)
-
-    def now(self) -> datetime:
-        return datetime.fromtimestamp(self.seconds, UTC)
-
-    def monotonic(self) -> float:
-        return self.seconds
-
-    def wait(self, event: Event, timeout: float) -> bool:
-        self.sleep(timeout)
-        return event.is_set()
-
-    def sleep(self, seconds: float) -> bool:
-        """As ``run_plan`` waits; the run shall not end."""
-        self.waited.append(seconds)
-        self.seconds += seconds
-        return False
-
-
-@dataclass
 class Desk:
     """Dead letters in memory, and the ledger that takes them up. A message ``n`` has the id ``id-n``.
 
@@ -184,7 +161,11 @@ class Desk:
     url: str
     ledger: Ledger
     topics: TopicsInMemory = field(default_factory=TopicsInMemory, repr=False)
-    clock: FakeClock = field(default_factory=FakeClock)
+    clock: FakeClock = field(default_factory=lambda: FakeClock(passing=True))
+
+    def sleep(self, seconds: float) -> bool:
+        """As ``run_plan`` waits; the run shall not end."""
+        return self.clock.wait(Event(), seconds)
 
     def die(
         self,
@@ -231,7 +212,7 @@ class Desk:
         return plan
 
     def run(self, plan: Plan, **options: Any) -> Ran:
-        given = {"actor": "ada@host", "clock": self.clock, "wait": self.clock.sleep, "step_timeout": 1.0, **options}
+        given = {"actor": "ada@host", "clock": self.clock, "wait": self.sleep, "step_timeout": 1.0, **options}
         return run_plan(self.ledger, plan.id, **given)
 
     def letters(self, wanted: Filter | None = None, **options: Any) -> list[DeadLetter]:

@@ -287,10 +287,10 @@ WHERE (%(action)s::text IS NULL OR action = %(action)s)
 ORDER BY id DESC LIMIT %(limit)s
 
 -- name: move_due
--- Delayed messages that are due go into the log, in the order in which they are due.
+-- Delayed messages that are due go into the log, in the order in which they are due: by the relay's clock, else by ours.
 WITH due AS (
     DELETE FROM {outbox_scheduled} WHERE id IN (
-        SELECT id FROM {outbox_scheduled} WHERE due_at <= clock_timestamp()
+        SELECT id FROM {outbox_scheduled} WHERE due_at <= coalesce(%(now)s::timestamptz, clock_timestamp())
         ORDER BY due_at, id LIMIT %(limit)s FOR UPDATE SKIP LOCKED)
     RETURNING *)
 INSERT INTO {outbox} (id, topic, key, type, payload, headers)
