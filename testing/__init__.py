@@ -1,4 +1,9 @@
-"""Real servers for tests: PostgreSQL and Kafka by whatever the machine has, and faults on demand.
+"""For the tests of an application: what it publishes, its services to their rest, time, crashes, and real servers.
+
+``published`` tells what a transaction will publish; ``run_until_quiet`` runs relays and inboxes in this process until
+nothing is left to do; ``MemoryKafka`` is a Kafka without a broker, ``FakeClock`` a time that stands still; ``crash_at``
+lets a daemon die at a step; ``assert_idempotent`` runs a handler twice. PostgreSQL and Kafka come by whatever the
+machine has, with faults on demand.
 
 ``postroom.testing.plugin`` offers them as pytest fixtures. Names are loaded on first use, so that the
 plugin costs nothing where it is not used.
@@ -10,8 +15,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .clock import FakeClock
     from .kafka import Broker, kafka_broker
+    from .messages import Messages, PublishedMessage, assert_not_published, assert_published
     from .postgres import Database, Postgres, postgres_server
     from .proxy import TcpProxy
+    from .published import published
     from .server import ControlUnsupportedError, ServerUnavailableError
 
 __all__ = [
@@ -19,11 +26,16 @@ __all__ = [
     "ControlUnsupportedError",
     "Database",
     "FakeClock",
+    "Messages",
     "Postgres",
+    "PublishedMessage",
     "ServerUnavailableError",
     "TcpProxy",
+    "assert_not_published",
+    "assert_published",
     "kafka_broker",
     "postgres_server",
+    "published",
 ]
 
 _HOMES = {
@@ -31,15 +43,22 @@ _HOMES = {
     "ControlUnsupportedError": "server",
     "Database": "postgres",
     "FakeClock": "clock",
+    "Messages": "messages",
     "Postgres": "postgres",
+    "PublishedMessage": "messages",
     "ServerUnavailableError": "server",
     "TcpProxy": "proxy",
+    "assert_not_published": "messages",
+    "assert_published": "messages",
     "kafka_broker": "kafka",
     "postgres_server": "postgres",
+    "published": "published",
 }
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    # A module may be named as what it holds: the import would leave it in its place.
+    found = globals()[name] = getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    return found

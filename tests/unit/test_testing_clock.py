@@ -30,7 +30,12 @@ def test_advancing_moves_both_clocks_and_setting_only_the_walls() -> None:
 
 def test_a_wait_ends_when_time_was_moved_far_enough_and_not_before() -> None:
     clock, ended = FakeClock(NOW), Event()
-    thread = Thread(target=lambda: clock.wait(Event(), 60.0) or ended.set())
+
+    def wait() -> None:
+        clock.wait(Event(), 60.0)
+        ended.set()
+
+    thread = Thread(target=wait)
     thread.start()
     clock.await_waiting()
     clock.set(NOW + timedelta(days=1))

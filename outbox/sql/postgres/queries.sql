@@ -296,6 +296,15 @@ WITH due AS (
 INSERT INTO {outbox} (id, topic, key, type, payload, headers)
 SELECT id, topic, key, type, payload, headers FROM due ORDER BY due_at, id
 
+-- name: written
+-- What this transaction sees of the log after a position, and after it what is delayed: for tests.
+SELECT id, topic, key, type, payload, headers, due_at FROM (
+    SELECT position, created_at, id::text, topic, key, type, payload, headers::text, NULL::timestamptz AS due_at
+    FROM {outbox} WHERE position > %(after)s
+    UNION ALL
+    SELECT NULL, created_at, id::text, topic, key, type, payload, headers::text, due_at FROM {outbox_scheduled}) seen
+ORDER BY position NULLS LAST, created_at
+
 -- name: add_partitions
 SELECT {schema}."{outbox.name}_add_partitions"(%(ahead)s, %(size)s)
 

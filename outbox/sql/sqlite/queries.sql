@@ -158,6 +158,15 @@ ORDER BY id DESC LIMIT :limit
 SELECT id, topic, key, type, payload, headers FROM {outbox_scheduled}
 WHERE due_at <= :now ORDER BY due_at, id LIMIT :limit
 
+-- name: written
+-- What this transaction sees of the log after a position, and after it what is delayed: for tests.
+SELECT id, topic, key, type, payload, headers, due_at FROM (
+    SELECT 0 AS late, position, id, topic, key, type, payload, headers, NULL AS due_at
+    FROM {outbox} WHERE position > :after
+    UNION ALL
+    SELECT 1, rowid, id, topic, key, type, payload, headers, due_at FROM {outbox_scheduled}) seen
+ORDER BY late, position
+
 -- name: delete_scheduled
 DELETE FROM {outbox_scheduled} WHERE id = :id
 
