@@ -13,7 +13,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ..messaging.observer import Crash
     from .clock import FakeClock
+    from .crash import crash_at
     from .kafka import Broker, kafka_broker
     from .messages import Messages, PublishedMessage, assert_not_published, assert_published
     from .postgres import Database, Postgres, postgres_server
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Broker",
     "ControlUnsupportedError",
+    "Crash",
     "Database",
     "FakeClock",
     "Messages",
@@ -33,6 +36,7 @@ __all__ = [
     "TcpProxy",
     "assert_not_published",
     "assert_published",
+    "crash_at",
     "kafka_broker",
     "postgres_server",
     "published",
@@ -41,6 +45,7 @@ __all__ = [
 _HOMES = {
     "Broker": "kafka",
     "ControlUnsupportedError": "server",
+    "Crash": "crash",
     "Database": "postgres",
     "FakeClock": "clock",
     "Messages": "messages",
@@ -50,6 +55,7 @@ _HOMES = {
     "TcpProxy": "proxy",
     "assert_not_published": "messages",
     "assert_published": "messages",
+    "crash_at": "crash",
     "kafka_broker": "kafka",
     "postgres_server": "postgres",
     "published": "published",
