@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .clock import FakeClock
     from .crash import crash_at
     from .kafka import Broker, kafka_broker
+    from .memory_kafka import MemoryKafka
     from .messages import Messages, PublishedMessage, assert_not_published, assert_published
     from .postgres import Database, Postgres, postgres_server
     from .proxy import TcpProxy
@@ -29,6 +30,7 @@ __all__ = [
     "Crash",
     "Database",
     "FakeClock",
+    "MemoryKafka",
     "Messages",
     "Postgres",
     "PublishedMessage",
@@ -48,6 +50,7 @@ _HOMES = {
     "Crash": "crash",
     "Database": "postgres",
     "FakeClock": "clock",
+    "MemoryKafka": "memory_kafka",
     "Messages": "messages",
     "Postgres": "postgres",
     "PublishedMessage": "messages",
