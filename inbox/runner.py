@@ -165,6 +165,12 @@ class InboxRunner(Service):
         return self._lanes.partitions
 
     @property
+    def due_in(self) -> float | None:
+        """Seconds, by its clock, until something that waits is tried: another attempt, or what a rate or a breaker
+        holds up. None where nothing waits for time."""
+        return self._lanes.due_in
+
+    @property
     def busy(self) -> int:
         """Workers that do something now."""
         return self._workers.busy if self._workers is not None else 0

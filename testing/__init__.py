@@ -22,18 +22,26 @@ if TYPE_CHECKING:
     from .postgres import Database, Postgres, postgres_server
     from .proxy import TcpProxy
     from .published import published
+    from .quiet import App, NotQuietError, run_until_quiet
+    from .report import Fate, HeldMessage, Parked, Report
     from .server import ControlUnsupportedError, ServerUnavailableError
 
 __all__ = [
+    "App",
     "Broker",
     "ControlUnsupportedError",
     "Crash",
     "Database",
     "FakeClock",
+    "Fate",
+    "HeldMessage",
     "MemoryKafka",
     "Messages",
+    "NotQuietError",
+    "Parked",
     "Postgres",
     "PublishedMessage",
+    "Report",
     "ServerUnavailableError",
     "TcpProxy",
     "assert_not_published",
@@ -42,18 +50,25 @@ __all__ = [
     "kafka_broker",
     "postgres_server",
     "published",
+    "run_until_quiet",
 ]
 
 _HOMES = {
+    "App": "quiet",
     "Broker": "kafka",
     "ControlUnsupportedError": "server",
     "Crash": "crash",
     "Database": "postgres",
     "FakeClock": "clock",
+    "Fate": "report",
+    "HeldMessage": "report",
     "MemoryKafka": "memory_kafka",
     "Messages": "messages",
+    "NotQuietError": "quiet",
+    "Parked": "report",
     "Postgres": "postgres",
     "PublishedMessage": "messages",
+    "Report": "report",
     "ServerUnavailableError": "server",
     "TcpProxy": "proxy",
     "assert_not_published": "messages",
@@ -62,6 +77,7 @@ _HOMES = {
     "kafka_broker": "kafka",
     "postgres_server": "postgres",
     "published": "published",
+    "run_until_quiet": "quiet",
 }
 
 

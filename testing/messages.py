@@ -10,7 +10,7 @@ from ..messaging.dataschema import HEADER, version_of
 from ..messaging.envelope import Envelope, parse_timestamp
 from ..messaging.errors import Poison
 from ..messaging.headers import load
-from ..messaging.records import ReceivedRecord
+from ..messaging.records import OutgoingRecord, ReceivedRecord
 from ..outbox.entry import Entry
 from ..outbox.event import Event
 
@@ -62,6 +62,12 @@ class PublishedMessage:
         envelope = Envelope.of(record)
         texts = _texts(record.headers)
         return cls(envelope.id, record.partition.topic, record.key, envelope.type or "", record.value, texts)
+
+    @classmethod
+    def of_outgoing(cls, record: OutgoingRecord) -> "PublishedMessage":
+        """Of what is sent to Kafka."""
+        texts = _texts(record.headers)
+        return cls(texts.get("ce_id", ""), record.topic, record.key, texts.get("ce_type", ""), record.value, texts)
 
     def event(self, model: Model[E]) -> E:
         """The payload as ``model``, as a handler would get it. Raises UndecodablePayload, PayloadRefused."""
