@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ..messaging.observer import Crash
     from .clock import FakeClock
     from .crash import crash_at
+    from .idempotency import assert_idempotent
     from .kafka import Broker, kafka_broker
     from .memory_kafka import MemoryKafka
     from .messages import Messages, PublishedMessage, assert_not_published, assert_published
@@ -44,6 +45,7 @@ __all__ = [
     "Report",
     "ServerUnavailableError",
     "TcpProxy",
+    "assert_idempotent",
     "assert_not_published",
     "assert_published",
     "crash_at",
@@ -71,6 +73,7 @@ _HOMES = {
     "Report": "report",
     "ServerUnavailableError": "server",
     "TcpProxy": "proxy",
+    "assert_idempotent": "idempotency",
     "assert_not_published": "messages",
     "assert_published": "messages",
     "crash_at": "crash",

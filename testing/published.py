@@ -48,14 +48,15 @@ class published(Messages):  # noqa: N801  it is used as a function
     ``target``: a SQLAlchemy ``Session``, ``scoped_session`` or ``Connection``, or a psycopg ``Connection``; with
     ``async with`` an ``AsyncSession`` or ``AsyncConnection``. What a session only remembers until it commits is among
     them, what a savepoint rolled back is not. A commit inside the block does no harm, so it works in the pattern of an
-    outer transaction that the test rolls back. ``outbox``: where the tables are, if not in their usual place.
+    outer transaction that the test rolls back. ``outbox`` or ``names``: where the tables are, if not in their usual
+    place.
 
     It fills at the end of the block and begins and ends no transaction. What other transactions commit meanwhile is
     among it, too: give each test a database, or a transaction, of its own. Raises UsageError, SchemaMissing,
     DatabaseUnavailable.
     """
 
-    def __init__(self, target: Target, *, outbox: Outbox | None = None) -> None:
+    def __init__(self, target: Target, *, outbox: Outbox | None = None, names: Names | None = None) -> None:
         super().__init__()
         if isinstance(target, scoped_session | async_scoped_session):
             target = target.registry()
@@ -66,7 +67,7 @@ class published(Messages):  # noqa: N801  it is used as a function
                 "Session or Connection, or the psycopg Connection, that the code under test gets."
             )
         self._target = target
-        self._names = outbox.names if outbox is not None else Names()
+        self._names = names or (outbox.names if outbox is not None else Names())
         self._bind = outbox.bind if outbox is not None else None
         self._before = _Seen(0, {})
 

@@ -452,6 +452,10 @@ SET outcome = excluded.outcome, handler = excluded.handler, attempts = excluded.
     replays = excluded.replays, processed_at = clock_timestamp()
 WHERE i.outcome = 'dead-lettered' AND i.replays < excluded.replays
 
+-- name: inbox_forget
+-- As after its retention: for tests.
+DELETE FROM {inbox} WHERE consumer_group = %(group)s AND message_id = %(message_id)s
+
 -- name: inbox_outcome
 SELECT outcome, replays, result::text, processed_at
 FROM {inbox} WHERE consumer_group = %(group)s AND message_id = %(message_id)s

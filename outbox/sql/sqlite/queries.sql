@@ -225,6 +225,10 @@ SET outcome = excluded.outcome, handler = excluded.handler, attempts = excluded.
     replays = excluded.replays, processed_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now')
 WHERE i.outcome = 'dead-lettered' AND i.replays < excluded.replays
 
+-- name: inbox_forget
+-- As after its retention: for tests.
+DELETE FROM {inbox} WHERE consumer_group = :group AND message_id = :message_id
+
 -- name: inbox_outcome
 SELECT outcome, replays, result, processed_at
 FROM {inbox} WHERE consumer_group = :group AND message_id = :message_id
