@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from .messages import Messages, PublishedMessage, assert_not_published, assert_published
     from .postgres import Database, Postgres, postgres_server
     from .proxy import TcpProxy
-    from .published import published
     from .quiet import App, NotQuietError, run_until_quiet
     from .report import Fate, HeldMessage, Parked, Report
     from .server import ControlUnsupportedError, ServerUnavailableError
+    from .transaction import published
 
 __all__ = [
     "App",
@@ -79,7 +79,7 @@ _HOMES = {
     "crash_at": "crash",
     "kafka_broker": "kafka",
     "postgres_server": "postgres",
-    "published": "published",
+    "published": "transaction",
     "run_until_quiet": "quiet",
 }
 
@@ -87,6 +87,4 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    # A module may be named as what it holds: the import would leave it in its place.
-    found = globals()[name] = getattr(import_module(f".{_HOMES[name]}", __name__), name)
-    return found
+    return getattr(import_module(f".{_HOMES[name]}", __name__), name)

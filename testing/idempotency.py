@@ -21,8 +21,8 @@ from ..outbox.database import parse_url
 from ..outbox.event import Event
 from ..outbox.names import Names
 from ..outbox.write import run_query
-from .published import published
 from .snapshot import Snapshot, Watched, differences
+from .transaction import published
 
 #: So many differences are told.
 _TOLD = 20
