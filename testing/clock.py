@@ -22,6 +22,9 @@ class FakeClock:
     and returns at once, for code on the test's own thread. Thread-safe. Raises ValueError for a time without a zone,
     and for time that would go back.
 
+    A relay or a runner that is started with it looks for messages by it, too, so nothing happens until time is moved;
+    ``run_until_quiet`` sees to that by itself.
+
     The database's own clock is not moved: it stamps rows (``created_at``, ``processed_at``), and leases, retentions
     and ``dead_letters_per_minute`` go by it, since several processes share these.
     """
