@@ -1,8 +1,8 @@
 """Relays and inboxes of several services in this process, until nothing is left to do.
 
-start ──▶ look: inboxes at the end of their topics? ─▶ outboxes settled? ─▶ topics no longer? ──▶ stop ──▶ report
-            ▲         │ no                                                       │ yes, but attempts are held
-            └─────────┴── wait, or move a clock that stands still to what is due ◀┘
+start ──▶ look: inboxes at the end of their topics, outboxes settled, and nothing told meanwhile? ──▶ stop, report
+            ▲    │ no                                        │ yes, but attempts are held
+            └────┴── wait, or move a clock that stands still to what is due ◀──┘
 """
 
 import time
@@ -330,7 +330,10 @@ class _Run:
         return observe
 
     def _waiting(self) -> list[str]:
-        """What is left to do, in an order in which nothing can slip by from one place to the next unseen."""
+        """What is left to do: first what may still lead to a message in the next place that is looked at.
+
+        Where a message went on between two looks, a step was told, and this look does not count.
+        """
         ends = self._ends()
         waiting = [f"{group.inbox.group}: {told}" for group in self._groups for told in self._unread(group, ends)]
         waiting += [f"{group.inbox.group}: a handler runs" for group in self._groups if group.runner.busy]
@@ -347,8 +350,6 @@ class _Run:
             if backlog.messages:
                 health = outbox.relay.health
                 waiting.append(f"{outbox}: {backlog.messages} not published; its relay: {health.state} {health.detail}")
-        if not waiting and self._ends() != ends:
-            waiting.append("topics have just grown")
         return waiting
 
     def _ends(self) -> Mapping[str, Mapping[int, tuple[int, int]]]:

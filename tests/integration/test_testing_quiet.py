@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ from postroom.messaging.errors import ConfigurationError, SchemaMissing, Unavail
 from postroom.messaging.kafka import connect
 from postroom.messaging.ports import Kafka
 from postroom.outbox import Event, Message, Outbox, schema
+from postroom.outbox.log import Backlog
+from postroom.outbox.sqlite import SqliteLog
 from postroom.testing import (
     App,
     Crash,
@@ -127,6 +129,63 @@ def test_slow_handlers_that_publish_on_are_waited_for(database: Callable[[str], 
 
     assert sent == [1]
     assert_published(report.published, ParcelSent, order_id=1)
+
+
+class SlowKafka(MemoryKafka):
+    """Takes its time to connect."""
+
+    def publisher(self) -> Any:
+        time.sleep(0.3)
+        return super().publisher()
+
+    def consumer(self, *given: Any, **named: Any) -> Any:
+        time.sleep(0.6)
+        return super().consumer(*given, **named)
+
+
+def test_a_relay_that_is_slow_to_publish_is_waited_for(database: Callable[[str], str]) -> None:
+    shop = database("shop")
+    place(shop, 1)
+    report = run_until_quiet(App(shop), kafka=SlowKafka())
+    assert_published(report.published, OrderPlaced, order_id=1)
+
+
+def test_a_group_that_is_slow_to_join_is_waited_for(database: Callable[[str], str]) -> None:
+    shop = database("shop")
+    place(shop, 1)
+    report = run_until_quiet(App(shop, [billing()]), kafka=SlowKafka())
+    assert_published(report.published, PaymentTaken, order_id=1)
+
+
+def test_what_moves_on_while_it_looks_is_not_overlooked(
+    database: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The outbox is settled when it is looked at, and the topic was empty before."""
+    backlog = SqliteLog.backlog
+
+    def slow(log: SqliteLog) -> Backlog:
+        time.sleep(0.3)
+        return backlog(log)
+
+    monkeypatch.setattr(SqliteLog, "backlog", slow)
+    shop = database("shop")
+    place(shop, 1)
+    report = run_until_quiet(App(shop, [billing()]), kafka=MemoryKafka())
+    assert_published(report.published, PaymentTaken, order_id=1)
+
+
+def test_what_a_handler_lets_expire_expires_by_the_clock(database: Callable[[str], str]) -> None:
+    shop, sent = database("shop"), list[int]()
+    clock = FakeClock(datetime.now(UTC) + timedelta(days=10))
+    inbox = Inbox("billing")
+
+    @inbox.handler("orders", OrderPlaced)
+    def charge(event: OrderPlaced, ctx: Context) -> None:
+        ctx.publish(PaymentTaken(order_id=event.order_id), expires_in=timedelta(hours=1))
+
+    place(shop, 1)
+    run_until_quiet(App(shop, [inbox, shipping(sent)]), kafka=MemoryKafka(), clock=clock)
+    assert sent == [1]
 
 
 def test_an_async_handler_is_run(database: Callable[[str], str]) -> None:
