@@ -22,7 +22,7 @@ from ..messaging.lifecycle import Service
 from ..messaging.observer import Crash, Observer, unobserved
 from ..messaging.ports import Consumer, Kafka, PartitionsHook, Publication, Publisher, TopicReader, Topics
 from ..messaging.records import OutgoingRecord, Partition
-from ..outbox.database import open_store, parse_url
+from ..outbox.database import open_store, parse_url, translated
 from ..outbox.log import LogStore
 from ..outbox.names import Names
 from ..outbox.write import fetch_query
@@ -90,6 +90,10 @@ def run_until_quiet(
     """
     if not apps:
         raise ConfigurationError("Give run_until_quiet() at least one App(database_url, inboxes).")
+    if not callable(getattr(kafka, "publisher", None)):
+        raise ConfigurationError(
+            f"kafka must be a MemoryKafka, or what messaging.kafka.connect(…) gives, not {type(kafka).__name__}."
+        )
     clock = clock if clock is not None else FakeClock()
     with ExitStack() as stack:
         run = _Run(kafka, clock, observer)
@@ -173,7 +177,7 @@ class _Outbox:
 
     def scheduled(self) -> list[PublishedMessage]:
         """What is delayed."""
-        with self.engine.connect() as connection:
+        with translated(), self.engine.connect() as connection:
             [(head,)] = fetch_query(connection, "head", {}, self.names)
             rows = fetch_query(connection, "written", {"after": head}, self.names)
         found = map(PublishedMessage.of_row, rows)
@@ -193,7 +197,7 @@ class _Group:
 
     def held(self) -> list[HeldMessage]:
         """The first of each key that waits."""
-        with self.engine.connect() as connection:
+        with translated(), self.engine.connect() as connection:
             heads = HeldTable(self.inbox.group, self.inbox.names).heads(connection)
         return [HeldMessage(self.inbox.group, lane.partition.topic, lane.key, due) for lane, due in heads.items()]
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 
 from ..messaging.errors import ConfigurationError, UsageError
+from ..outbox.database import translated
 from ..outbox.names import TABLES, Names
 
 #: More rows of a table are not compared.
@@ -51,7 +52,7 @@ class Watched:
 
     def look(self) -> Snapshot:
         """As it is now. Raises ConfigurationError for a table of more than 100,000 rows."""
-        with self._engine.connect() as connection:
+        with translated(), self._engine.connect() as connection:
             return {name: self._rows(connection, name, table) for name, table in self._tables.items()}
 
     def _rows(self, connection: sa.Connection, name: str, table: sa.Table) -> _Rows:
@@ -90,7 +91,8 @@ def differences(before: Snapshot, after: Snapshot) -> Iterator[str]:
 
 def _reflected(engine: sa.Engine, names: Names) -> Sequence[sa.Table]:
     """The user's tables. They may be in Postroom's schema, too: it is the default one of a user of that name."""
-    inspector = sa.inspect(engine)
+    with translated():
+        inspector = sa.inspect(engine)
     default = inspector.default_schema_name
     postgres = engine.dialect.name == "postgresql"
     own = [names.tables.get(table, table) for table in TABLES]

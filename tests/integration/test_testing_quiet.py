@@ -388,6 +388,15 @@ def test_what_ends_a_daemon_is_raised_at_once(tmp_path: Path) -> None:
         run_until_quiet(App(f"sqlite:///{tmp_path / 'empty.db'}", [billing()]), kafka=MemoryKafka())
     with pytest.raises(ConfigurationError, match="at least one App"):
         run_until_quiet(kafka=MemoryKafka())
+    with pytest.raises(ConfigurationError, match=r"kafka must be a MemoryKafka, or what .* gives, not str"):
+        run_until_quiet(App("sqlite:///x.db"), kafka="localhost:9092")  # type: ignore[arg-type]
+
+
+def test_a_database_that_is_away_is_told_without_its_password() -> None:
+    url = "postgresql://nobody:secret@127.0.0.1:1/x"
+    with pytest.raises(NotQuietError, match="The database does not answer") as told:
+        run_until_quiet(App(url, [billing()]), kafka=MemoryKafka(), timeout=0.2)
+    assert "secret" not in str(told.value)
 
 
 @pytest.mark.parametrize("which", ["broker", "mock"])
