@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
-from threading import Event, Lock
+from threading import Lock
 from typing import Any
 
 import sqlalchemy as sa
@@ -20,7 +20,7 @@ from ..messaging.clock import Clock
 from ..messaging.errors import ConfigurationError, Unavailable, UnknownTopic
 from ..messaging.lifecycle import Service
 from ..messaging.observer import Crash, Observer, unobserved
-from ..messaging.ports import Consumer, Kafka, PartitionsHook, Publication, Publisher, TopicReader, Topics
+from ..messaging.ports import Kafka, Publication
 from ..messaging.records import OutgoingRecord, Partition
 from ..outbox.database import open_store, parse_url, translated
 from ..outbox.log import LogStore
@@ -31,9 +31,10 @@ from .clock import FakeClock
 from .crash import MESSAGE_STEPS
 from .messages import Messages, PublishedMessage
 from .report import Fate, HeldMessage, Parked, Report
+from .watched import PacedClock, WatchedKafka
 
-#: What a daemon waits between two looks, and we do, in seconds of real time.
-_PAUSE, _LOOK = 0.003, 0.004
+#: What we wait between two looks, in seconds of real time.
+_LOOK = 0.004
 #: So long nothing is told before a clock that stands still is moved, in seconds of real time.
 _STILL = 0.03
 #: The longest poll of an empty topic: after it, what was handled is committed.
@@ -108,63 +109,6 @@ def run_until_quiet(
         return run.report()
 
 
-class _Paced:
-    """A clock that stands still, for daemons: a pause between two looks passes in real time, and moves nothing."""
-
-    def __init__(self, clock: FakeClock) -> None:
-        self._clock = clock
-        self.now = clock.now
-        self.monotonic = clock.monotonic
-
-    def wait(self, event: Event, timeout: float) -> bool:
-        return event.wait(min(max(0.0, timeout), _PAUSE))
-
-
-class _Watched:
-    """A Kafka that remembers what was sent. See ``ports.Kafka``."""
-
-    def __init__(self, kafka: Kafka, sent: list[tuple[Sequence[OutgoingRecord], Publication]]) -> None:
-        self._kafka = kafka
-        self._sent = sent
-
-    def publisher(self) -> Publisher:
-        return _WatchedPublisher(self._kafka.publisher(), self._sent)
-
-    def consumer(
-        self,
-        group: str,
-        topics: Sequence[str],
-        *,
-        on_assigned: PartitionsHook,
-        on_revoked: PartitionsHook,
-        instance: str | None = None,
-        cooperative: bool = False,
-    ) -> Consumer:
-        hooks = {"on_assigned": on_assigned, "on_revoked": on_revoked}
-        return self._kafka.consumer(group, topics, **hooks, instance=instance, cooperative=cooperative)
-
-    def reader(self) -> TopicReader:
-        return self._kafka.reader()
-
-    def topics(self) -> Topics:
-        return self._kafka.topics()
-
-
-class _WatchedPublisher:
-    """See ``ports.Publisher``."""
-
-    def __init__(self, publisher: Publisher, sent: list[tuple[Sequence[OutgoingRecord], Publication]]) -> None:
-        self._publisher = publisher
-        self._sent = sent
-        self.recover = publisher.recover
-        self.close = publisher.close
-
-    def send(self, records: Sequence[OutgoingRecord]) -> Publication:
-        publication = self._publisher.send(records)
-        self._sent.append((records, publication))
-        return publication
-
-
 @dataclass
 class _Outbox:
     """One database's log, and the relay on it."""
@@ -207,7 +151,7 @@ class _Run:
 
     def __init__(self, kafka: Kafka, clock: Clock, observer: Observer) -> None:
         self._sent: list[tuple[Sequence[OutgoingRecord], Publication]] = []
-        self._kafka = _Watched(kafka, self._sent)
+        self._kafka = WatchedKafka(kafka, self._sent)
         self._clock = clock
         self._observer = observer
         self._outboxes: list[_Outbox] = []
@@ -222,7 +166,7 @@ class _Run:
         self, apps: Sequence[App], relay_settings: RelaySettings, inbox_settings: InboxSettings, stack: ExitStack
     ) -> None:
         """Start them all; ``stack`` closes what is ours."""
-        clock = _Paced(self._clock) if isinstance(self._clock, FakeClock) else self._clock
+        clock = PacedClock(self._clock) if isinstance(self._clock, FakeClock) else self._clock
         # By a clock that stands still, nothing would gather for long enough to be settled.
         quick = {"settle_seconds": 0.0, "upkeep_seconds": 0.05, "lease_seconds": 60.0}
         relay_settings = relay_settings.model_copy(update=quick)
