@@ -57,7 +57,7 @@ class Attempts:
     ) -> None:
         self._inbox = inbox
         self._clock = clock or SystemClock()
-        self._outbox = inbox.outbox()
+        self._outbox = inbox.outbox(self._clock)
         self._sync = sync
         self._async = asynchronous
         self._tell = tell

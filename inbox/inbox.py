@@ -9,6 +9,7 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_scoped_session
 
+from ..messaging.clock import Clock, SystemClock
 from ..messaging.dead_letter import dead_letter_topic
 from ..messaging.errors import ConfigurationError, InvalidHandler, InvalidMessage
 from ..messaging.message import check_topic
@@ -191,6 +192,6 @@ class Inbox:
         """The handler for a type on a topic, if the group has one."""
         return self._handlers.get((topic, type_)) or self._handlers.get((topic, None))
 
-    def outbox(self) -> Outbox:
+    def outbox(self, clock: Clock | None = None) -> Outbox:
         """What handlers publish with."""
-        return Outbox(source=self.source or f"/{self.group}", names=self.names)
+        return Outbox(source=self.source or f"/{self.group}", names=self.names, clock=clock or SystemClock())

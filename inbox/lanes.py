@@ -161,6 +161,15 @@ class Lanes:
             held = sum(lane.held and lane.due != float("inf") for lane in self._lanes.values())
             return sum(self._in_hand.values()) + held + self._running
 
+    @property
+    def due_in(self) -> float | None:
+        """Seconds until something that waits may begin by itself; None where nothing waits for time."""
+        with self.lock:
+            now = self._clock.monotonic()
+            waits = [at - now for at, _, lane in self._waiting if not lane.dropped]
+            waits += [self._gates[handler].opens_in() for handler, lanes in self._ready.items() if lanes]
+            return min((max(0.0, seconds) for seconds in waits if seconds != float("inf")), default=None)
+
     def wake(self) -> None:
         """Time has passed, or a gate was changed."""
         with self.lock:

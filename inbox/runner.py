@@ -59,7 +59,7 @@ from ..messaging.backoff import Backoff
 from ..messaging.clock import Clock, SystemClock
 from ..messaging.errors import ConfigurationError, Verdict
 from ..messaging.lifecycle import Service
-from ..messaging.observer import Observer, unobserved
+from ..messaging.observer import Crash, Observer, unobserved
 from ..messaging.ports import Kafka
 from ..messaging.records import Partition
 from ..outbox import schema
@@ -149,6 +149,7 @@ class InboxRunner(Service):
         self._heads_at = 0.0
         self._suspects: dict[Partition, Window] = {}
         self._workers: Workers | None = None
+        self._crashed = False
         self._begun = BegunTable(
             inbox.group, inbox.names, f"{socket.gethostname()[:40]}:{os.getpid()}:{uuid4().hex[:8]}"
         )
@@ -162,6 +163,12 @@ class InboxRunner(Service):
     def partitions(self) -> Sequence[Partition]:
         """Those that this member of the group has."""
         return self._lanes.partitions
+
+    @property
+    def due_in(self) -> float | None:
+        """Seconds, by its clock, until something that waits is tried: another attempt, or what a rate or a breaker
+        holds up. None where nothing waits for time."""
+        return self._lanes.due_in
 
     @property
     def busy(self) -> int:
@@ -244,8 +251,12 @@ class InboxRunner(Service):
         with closing(member):
             try:
                 return self._consume(member, workers)
+            except Crash:
+                self._crashed = True
+                raise
             finally:
-                self._leave(member, workers)
+                if not self._crashed:
+                    self._leave(member, workers)
 
     def _consume(self, member: Member, workers: Workers) -> Exception | None:
         settings = self.settings
@@ -375,6 +386,8 @@ class InboxRunner(Service):
 
     def _end_begun(self, partitions: Sequence[Partition]) -> None:
         """Partitions go: what we began of them is no crash. Else the next member takes more care than it needs to."""
+        if self._crashed:
+            return
         with suppress(Exception):
             self._fates.transaction(lambda c: self._begun.end(c, partitions, self._suspects))
 

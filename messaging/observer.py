@@ -15,6 +15,13 @@ class Observer(Protocol):
         """Take note."""
 
 
+class Crash(BaseException):
+    """From an observer: the daemon ends here as if it had been killed, and settles, commits and releases nothing more.
+
+    For tests: see ``testing.crash_at``.
+    """
+
+
 def unobserved(step: str, /, **facts: Any) -> None:
     """Do nothing."""
 

@@ -260,8 +260,8 @@ class ParkingLot(Protocol):
 class Caretaker(Protocol):
     """What has to be done now and then so that the log goes on, and what has to be watched."""
 
-    def move_due(self, limit: int = 1000) -> int:
-        """Move delayed messages that are due into the log; how many."""
+    def move_due(self, limit: int = 1000, *, now: datetime | None = None) -> int:
+        """Move delayed messages that are due into the log; how many. ``now``: by default by the store's own clock."""
 
     def backlog(self) -> Backlog:
         """What is not settled. Quick, however much that is."""

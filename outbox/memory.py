@@ -197,9 +197,9 @@ class MemoryLog:
     def _revise(self) -> None:
         self._control = replace(self._control, revision=self._control.revision + 1)
 
-    def move_due(self, limit: int = 1000) -> int:
+    def move_due(self, limit: int = 1000, *, now: datetime | None = None) -> int:
         with self.lock:
-            now = datetime.now(UTC)
+            now = now or datetime.now(UTC)
             due = sorted((e for e in self._scheduled if e.due_at and e.due_at <= now), key=lambda e: str(e.due_at))
             for entry in due[:limit]:
                 self._scheduled.remove(entry)

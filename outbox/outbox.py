@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_scoped_s
 from sqlalchemy.orm import Session, scoped_session
 
 from ..messaging import dataschema, tracing
+from ..messaging.clock import Clock, SystemClock
 from ..messaging.correlation import inherited
 from ..messaging.envelope import JSON, RESERVED, timestamp
 from ..messaging.errors import InvalidMessage, MessageTooLarge, UsageError
@@ -42,13 +43,15 @@ class Outbox:
     ``source``: the CloudEvents source of what is published, a URI reference such as ``/shop``.
     ``names``: where the tables are. ``bind``: which engine holds the tables, for sessions with several.
     ``max_payload_bytes``: what is larger is refused at ``publish``; Kafka's brokers take a batch of 1,048,588
-    bytes unless set otherwise, so the default of 1,000,000 leaves room for key and headers.
+    bytes unless set otherwise, so the default of 1,000,000 leaves room for key and headers. ``clock``: what
+    ``expires_in`` counts from.
     """
 
     source: str
     names: Names = field(default_factory=Names)
     bind: sa.Engine | None = None
     max_payload_bytes: int = 1_000_000
+    clock: Clock = field(default_factory=SystemClock, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.source, str) or not self.source or not self.source.isprintable():
@@ -173,7 +176,7 @@ class Outbox:
         if not traced:
             composed |= tracing.created(message.topic, str(message.id), message.payload, composed)
         if expires_in is not None:
-            composed["expires_at"] = timestamp(datetime.now(UTC) + expires_in)
+            composed["expires_at"] = timestamp(self.clock.now() + expires_in)
         return Entry.of(message, composed, deliver_at)
 
     @staticmethod

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import psycopg
@@ -77,8 +77,8 @@ class PostgresLog:
     def unpark(self, positions: Sequence[int]) -> None:
         self._changed("delete_parked", {"positions": list(positions)})
 
-    def move_due(self, limit: int = 1000) -> int:
-        return self._changed("move_due", {"limit": limit})
+    def move_due(self, limit: int = 1000, *, now: datetime | None = None) -> int:
+        return self._changed("move_due", {"limit": limit, "now": now})
 
     def add_partitions(self) -> None:
         self._changed("add_partitions", {"ahead": PARTITIONS_AHEAD, "size": PARTITION_SIZE})

@@ -37,6 +37,12 @@ def remember(session: Session, entry: Entry, names: Names, bind: sa.Engine | Non
     buffers[names].add(entry)
 
 
+def remembered(session: Session, names: Names) -> list[Entry]:
+    """What the session would write at its commit, as things stand."""
+    buffer: _Buffer | None = session.info.get(_KEY, {}).get(names)
+    return [] if buffer is None else buffer.entries
+
+
 class _Buffer:
     """The messages of one session for one place of the tables."""
 
@@ -46,6 +52,11 @@ class _Buffer:
         self._bind = bind
         self._entries: list[tuple[Entry, tuple[SessionTransaction, ...]]] = []
         self._connection: sa.Connection | None = None
+
+    @property
+    def entries(self) -> list[Entry]:
+        """What is not written yet."""
+        return [entry for entry, _ in self._entries]
 
     def add(self, entry: Entry) -> None:
         self._entries.append((entry, self._chain()))
@@ -94,7 +105,7 @@ class _Buffer:
             self._write(connection)
 
     def _take(self) -> list[Entry]:
-        entries = [entry for entry, _ in self._entries]
+        entries = self.entries
         self._entries.clear()
         return entries
 

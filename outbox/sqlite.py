@@ -200,11 +200,10 @@ class SqliteLog:
         with self._database.transaction() as connection:
             connection.executemany(self._sql["delete_parked"], [{"position": position} for position in positions])
 
-    def move_due(self, limit: int = 1000) -> int:
+    def move_due(self, limit: int = 1000, *, now: datetime | None = None) -> int:
+        due = {"now": timestamp(now or datetime.now(UTC)), "limit": limit}
         with self._database.transaction() as connection:
-            rows = connection.execute(
-                self._sql["due"], {"now": timestamp(datetime.now(UTC)), "limit": limit}
-            ).fetchall()
+            rows = connection.execute(self._sql["due"], due).fetchall()
             for id_, topic, key, type_, payload, headers in rows:
                 params = {
                     "id": id_,

@@ -65,13 +65,13 @@ def run_query(connection: sa.Connection, query: str, params: dict[str, Any], nam
 
 
 def fetch_query(connection: sa.Connection, query: str, params: dict[str, Any], names: Names) -> list[tuple[Any, ...]]:
-    """Run the named query in the caller's transaction, on the drivers of the toolkit itself; what it found.
-
-    Raises as ``run_query`` does.
-    """
-    sql = queries(names, "sqlite" if connection.dialect.name == "sqlite" else "postgres")[query]
+    """Run the named query in the caller's transaction, on any driver; what it found. Raises as ``run_query`` does."""
+    dialect = connection.dialect
+    sql = queries(names, "sqlite" if dialect.name == "sqlite" else "postgres")[query]
     with translated():
-        return [tuple(row) for row in connection.exec_driver_sql(sql, params)]
+        if dialect.name == "sqlite" or dialect.driver in ("psycopg", "psycopg2"):
+            return [tuple(row) for row in connection.exec_driver_sql(sql, params)]
+        return [tuple(row) for row in connection.execute(_text(sql), params)]
 
 
 def write_psycopg(connection: psycopg.Connection[Any], entries: Sequence[Entry], names: Names) -> None:

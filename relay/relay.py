@@ -45,7 +45,7 @@ from ..messaging.clock import Clock, SystemClock
 from ..messaging.errors import Fenced, Interrupted, KafkaUnavailable, Unavailable
 from ..messaging.health import Health
 from ..messaging.lifecycle import Service
-from ..messaging.observer import Observer, unobserved
+from ..messaging.observer import Crash, Observer, unobserved
 from ..messaging.ports import Kafka, Publication, Publisher
 from ..messaging.rate import Meter, TokenBucket
 from ..outbox.log import BATCH_BYTES, MAX_SHARDS, Batch, Claim, LogStore, Report
@@ -120,6 +120,7 @@ class Relay(Service):
         self._give_up_at: float | None = None
 
     def _run(self) -> None:
+        crashed = False
         try:
             while not self._stopping.is_set():
                 self.health.beat()
@@ -127,14 +128,19 @@ class Relay(Service):
             self.health.became("stopping")
             self._observe("stopping")
             self._guarded_cycle(self._finish)
+        except Crash:
+            crashed = True
+            raise
         finally:
             self._drop_publisher()
-            self._reader.release()
+            if not crashed:
+                self._reader.release()
             self._reader.close()
             self._rest.close()
             self._store.close()
             self.health.became("stopped")
-            self._observe("stopped")
+            if not crashed:
+                self._observe("stopped")
 
     def _guarded_cycle(self, work: Callable[[], None]) -> None:
         try:

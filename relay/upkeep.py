@@ -56,7 +56,7 @@ class Upkeep:
         self._next = min(self._due_at)
 
     def _move_due(self) -> None:
-        if moved := self._store.move_due(_MOVED_AT_ONCE):
+        if moved := self._store.move_due(_MOVED_AT_ONCE, now=self._clock.now()):
             self._observe("moved_due", count=moved)
             if moved == _MOVED_AT_ONCE:
                 self._due_at[0] = 0.0  # there are more

@@ -1,4 +1,4 @@
-"""Fixtures for pytest: a PostgreSQL database of its own for each test, and a Kafka broker.
+"""Fixtures for pytest: a PostgreSQL database of its own for each test, a Kafka broker, and what needs no server.
 
 Servers start when the first test asks for one, and end with the session (see ``postgres_server`` and
 ``kafka_broker`` for where they come from). A test is skipped when its server cannot be had; the variable
@@ -10,6 +10,7 @@ import re
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
@@ -17,8 +18,12 @@ import pytest
 from .. import testing
 
 if TYPE_CHECKING:
+    from .clock import FakeClock
     from .kafka import Broker
+    from .memory_kafka import MemoryKafka
     from .postgres import Database, Postgres
+    from .quiet import App
+    from .report import Report
 
 REQUIRE_VARIABLE = "POSTROOM_REQUIRE"
 REAL_KAFKA_REASON = (
@@ -79,6 +84,38 @@ def postroom_topic() -> Callable[[str], str]:
         return f"{name}-{secrets.token_hex(6)}"
 
     return topic
+
+
+@pytest.fixture
+def postroom_sqlite(tmp_path: Path) -> str:
+    """The URL of a fresh SQLite file with Postroom's tables."""
+    from ..outbox import schema  # noqa: PLC0415  who does not ask for it shall not wait for it
+
+    url = f"sqlite:///{tmp_path / 'postroom.db'}"
+    schema.upgrade(url)
+    return url
+
+
+@pytest.fixture
+def postroom_memory_kafka() -> "MemoryKafka":
+    """A Kafka in memory, empty."""
+    return testing.MemoryKafka()
+
+
+@pytest.fixture
+def postroom_clock() -> "FakeClock":
+    """A clock that stands still at the time of now."""
+    return testing.FakeClock()
+
+
+@pytest.fixture
+def postroom_run(postroom_memory_kafka: "MemoryKafka", postroom_clock: "FakeClock") -> Callable[..., "Report"]:
+    """``run_until_quiet`` on ``postroom_memory_kafka`` and ``postroom_clock``: ``postroom_run(App(url, [inbox]))``."""
+
+    def run(*apps: "App", **options: Any) -> "Report":
+        return testing.run_until_quiet(*apps, **{"kafka": postroom_memory_kafka, "clock": postroom_clock, **options})
+
+    return run
 
 
 def pytest_configure(config: pytest.Config) -> None:

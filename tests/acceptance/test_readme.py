@@ -21,13 +21,19 @@ POSTROOM = [sys.executable, "-m", "postroom.cli.main"]
 
 
 @pytest.fixture
-def shop(rooms: Path, tmp_path: Path, postroom_postgres: Database) -> Any:
-    """The examples as files, and servers of their own, since the README's topics have fixed names."""
+def examples(rooms: Path, tmp_path: Path) -> Path:
+    """The folder with the examples as files."""
     readme = (rooms / "README.md").read_text()
-    examples = dict(re.findall(r"<!-- example: (\S+) -->\n```python\n(.*?)```", readme, re.DOTALL))
-    assert examples.keys() == {"shop.py", "billing.py"}
-    for name, code in examples.items():
+    found = dict(re.findall(r"<!-- example: (\S+) -->\n```python\n(.*?)```", readme, re.DOTALL))
+    assert found.keys() == {"shop.py", "billing.py", "test_shop.py"}
+    for name, code in found.items():
         (tmp_path / name).write_text(code)
+    return tmp_path
+
+
+@pytest.fixture
+def shop(examples: Path, postroom_postgres: Database) -> Any:
+    """The examples, and servers of their own, since the README's topics have fixed names."""
     with kafka_broker() as broker:
         environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("POSTROOM_")},
@@ -42,13 +48,13 @@ def shop(rooms: Path, tmp_path: Path, postroom_postgres: Database) -> Any:
 
             def run(self, *command: str, code: int = 0) -> str:
                 done = subprocess.run(
-                    command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False
+                    command, cwd=examples, env=environment, capture_output=True, text=True, timeout=60, check=False
                 )
                 assert done.returncode == code, done.stderr
                 return done.stdout
 
             def start(self, *command: str) -> "subprocess.Popen[str]":
-                return subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
+                return subprocess.Popen(command, cwd=examples, env=environment, stderr=subprocess.PIPE, text=True)
 
             def count(self, table: str) -> int:
                 with psycopg.connect(self.url) as connection:
@@ -96,3 +102,13 @@ def test_the_readme_program_publishes_consumes_and_replays(shop: Any, eventually
     assert service.returncode == 0, errors
     assert "Traceback" not in errors
     assert shop.count("billing_payment") == 1
+
+
+def test_the_readme_tests_pass(examples: Path) -> None:
+    environment = {**os.environ, "POSTROOM_DATABASE_URL": "sqlite:///shop.db"}
+    for command in ([*POSTROOM, "db", "upgrade"], [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]):
+        done = subprocess.run(
+            command, cwd=examples, env=environment, capture_output=True, text=True, timeout=120, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert "3 passed" in done.stdout

@@ -16,6 +16,8 @@ from postroom.dlq import Caught, DeadLetter, Draft, Filter, Ledger, Plan, Ran, c
 from postroom.messaging.dead_letter import Failure, dead_letter_headers
 from postroom.messaging.errors import UnknownTopic
 from postroom.messaging.headers import HeaderPairs
+from postroom.messaging.kafka import connect
+from postroom.messaging.ports import Kafka
 from postroom.messaging.records import Partition, ReceivedRecord
 from postroom.outbox import schema
 from postroom.outbox.archive import Archive
@@ -23,6 +25,7 @@ from postroom.outbox.audit import Action
 from postroom.outbox.database import open_store
 from postroom.outbox.log import LogReader, LogStore
 from postroom.outbox.memory import MemoryLog
+from postroom.testing import Broker, FakeClock, MemoryKafka, kafka_broker
 
 CLIENTS = ("kafka-python", "confluent-kafka")
 
@@ -32,6 +35,93 @@ def client(request: pytest.FixtureRequest) -> str:
     """The name of a Kafka client library, as in ``KafkaOptions``."""
     name: str = request.param
     return name
+
+
+#: The same wish in the words of each client.
+OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
+    "no creation": {
+        "kafka-python": {"allow_auto_create_topics": False, "max_block_ms": 1500},
+        "confluent-kafka": {"allow.auto.create.topics": False, "topic.metadata.propagation.max.ms": 1500},
+        "memory": {"auto_create": False},
+    },
+    "large requests": {
+        "kafka-python": {"max_request_size": 5_000_000},
+        "confluent-kafka": {"message.max.bytes": 5_000_000},
+        "memory": {"max_request_bytes": 5_000_000},
+    },
+    # A member that does not poll for so long is out.
+    "silent": {
+        "kafka-python": {"max_poll_interval_ms": 1_500, "session_timeout_ms": 6_000, "heartbeat_interval_ms": 100},
+        "confluent-kafka": {
+            "max.poll.interval.ms": 6_000,
+            "session.timeout.ms": 6_000,
+            "heartbeat.interval.ms": 100,
+        },
+        "memory": {"max_poll_seconds": 1.0},
+    },
+}
+
+
+@dataclass
+class Cluster:
+    """A cluster, and the client by which it is reached."""
+
+    client: str
+    broker: Broker | MemoryKafka
+
+    def kafka(self, wish: str | None = None) -> Kafka:
+        options = {} if wish is None else OPTIONS[wish][self.client]
+        if isinstance(self.broker, MemoryKafka):
+            return self.broker.configured(**options)
+        return connect(self.broker.options_for(self.client, options))
+
+    @property
+    def is_mock(self) -> bool:
+        return isinstance(self.broker, Broker) and self.broker.is_mock
+
+    def pause(self) -> None:
+        self.broker.pause()
+
+    def resume(self) -> None:
+        self.broker.start() if isinstance(self.broker, MemoryKafka) else self.broker.resume()
+
+    def kill(self) -> None:
+        self.broker.stop() if isinstance(self.broker, MemoryKafka) else self.broker.kill()
+
+    def start(self) -> None:
+        self.broker.start()
+
+
+def cluster_of(request: pytest.FixtureRequest, client: str) -> Cluster:
+    return Cluster(client, MemoryKafka() if client == "memory" else request.getfixturevalue("postroom_kafka"))
+
+
+@pytest.fixture(params=[*CLIENTS, "memory"])
+def cluster(request: pytest.FixtureRequest) -> Cluster:
+    """What the machine has by each client, and a Kafka in memory."""
+    return cluster_of(request, request.param)
+
+
+@pytest.fixture
+def real(cluster: Cluster, request: pytest.FixtureRequest) -> Cluster:
+    """The same, but not the mock cluster, which lacks much of what a broker does."""
+    if cluster.is_mock:
+        request.getfixturevalue("postroom_real_kafka")
+    return cluster
+
+
+@pytest.fixture(scope="module")
+def mock() -> Iterator[Broker]:
+    with kafka_broker(prefer="mock") as mock:
+        yield mock
+
+
+@pytest.fixture(params=[f"{broker} {client}" for broker in ("best", "mock") for client in CLIENTS] + ["memory"])
+def any_cluster(request: pytest.FixtureRequest) -> Any:
+    """What the machine has, the mock cluster that the demo runs on, and a Kafka in memory."""
+    if request.param.startswith("mock "):
+        return Cluster(request.param.removeprefix("mock "), request.getfixturevalue("mock"))
+    return cluster_of(request, request.param.removeprefix("best "))
 
 
 @pytest.fixture(params=["postgres", "sqlite", "memory"])
@@ -148,30 +238,6 @@ class TopicsInMemory:
 
 
 @dataclass
-class FakeClock:
-    """See ``clock.Clock``. Waiting passes the time."""
-
-    seconds: float = 1_800_000_000.0
-    waited: list[float] = field(default_factory=list)
-
-    def now(self) -> datetime:
-        return datetime.fromtimestamp(self.seconds, UTC)
-
-    def monotonic(self) -> float:
-        return self.seconds
-
-    def wait(self, event: Event, timeout: float) -> bool:
-        self.sleep(timeout)
-        return event.is_set()
-
-    def sleep(self, seconds: float) -> bool:
-        """As ``run_plan`` waits; the run shall not end."""
-        self.waited.append(seconds)
-        self.seconds += seconds
-        return False
-
-
-@dataclass
 class Desk:
     """Dead letters in memory, and the ledger that takes them up. A message ``n`` has the id ``id-n``.
 
@@ -184,7 +250,11 @@ class Desk:
     url: str
     ledger: Ledger
     topics: TopicsInMemory = field(default_factory=TopicsInMemory, repr=False)
-    clock: FakeClock = field(default_factory=FakeClock)
+    clock: FakeClock = field(default_factory=lambda: FakeClock(passing=True))
+
+    def sleep(self, seconds: float) -> bool:
+        """As ``run_plan`` waits; the run shall not end."""
+        return self.clock.wait(Event(), seconds)
 
     def die(
         self,
@@ -231,7 +301,7 @@ class Desk:
         return plan
 
     def run(self, plan: Plan, **options: Any) -> Ran:
-        given = {"actor": "ada@host", "clock": self.clock, "wait": self.clock.sleep, "step_timeout": 1.0, **options}
+        given = {"actor": "ada@host", "clock": self.clock, "wait": self.sleep, "step_timeout": 1.0, **options}
         return run_plan(self.ledger, plan.id, **given)
 
     def letters(self, wanted: Filter | None = None, **options: Any) -> list[DeadLetter]:

@@ -8,26 +8,14 @@ from typing import Any
 import pytest
 
 from postroom.messaging.errors import Fenced, KafkaUnavailable
-from postroom.messaging.kafka import connect
 from postroom.messaging.ports import Consumer, Kafka, Topics
 from postroom.messaging.records import OutgoingRecord, Partition, ReceivedRecord
-from postroom.testing import kafka_broker
-from postroom.testing.kafka import Broker
-
-
-@pytest.fixture(scope="module", params=["best", "mock"])
-def broker(request: pytest.FixtureRequest) -> Iterator[Broker]:
-    """What the machine has, and the mock cluster that the demo runs on."""
-    if request.param == "best":
-        yield request.getfixturevalue("postroom_kafka")
-        return
-    with kafka_broker(prefer="mock") as mock:
-        yield mock
 
 
 @pytest.fixture
-def kafka(broker: Broker, client: str) -> Kafka:
-    return connect(broker.options_for(client))
+def kafka(any_cluster: Any) -> Kafka:
+    kafka: Kafka = any_cluster.kafka()
+    return kafka
 
 
 @pytest.fixture
@@ -92,7 +80,7 @@ def send(kafka: Kafka, topic: str, count: int) -> None:
 
 
 def test_a_group_goes_on_where_it_committed(
-    broker: Broker, kafka: Kafka, topics: Topics, postroom_topic: Callable[[str], str]
+    any_cluster: Any, kafka: Kafka, topics: Topics, postroom_topic: Callable[[str], str]
 ) -> None:
     topic, group = postroom_topic("group"), postroom_topic("group")
     send(kafka, topic, 50)
@@ -111,7 +99,7 @@ def test_a_group_goes_on_where_it_committed(
     assert set(owned) >= set(kept)
     assert set(first.revoked) == set(owned)
 
-    if broker.is_mock:
+    if any_cluster.is_mock:
         return  # it keeps a member that left until its session ends
     second = Member(kafka, group, topic)
     again = second.poll_for(len(kept))
@@ -154,10 +142,8 @@ def test_a_member_seeks_and_pauses(kafka: Kafka, postroom_topic: Callable[[str],
     member.close()
 
 
-def test_members_share_the_partitions(
-    postroom_real_kafka: Broker, client: str, postroom_topic: Callable[[str], str]
-) -> None:
-    kafka = connect(postroom_real_kafka.options_for(client))
+def test_members_share_the_partitions(real: Any, postroom_topic: Callable[[str], str]) -> None:
+    kafka = real.kafka()
     topic, group = postroom_topic("shared"), postroom_topic("group")
     send(kafka, topic, 50)
     first = Member(kafka, group, topic)
@@ -177,20 +163,11 @@ def test_members_share_the_partitions(
     second.close()
 
 
-#: A member that does not poll for so long is out.
-SILENT: dict[str, dict[str, Any]] = {
-    "kafka-python": {"max_poll_interval_ms": 1_500, "session_timeout_ms": 6_000, "heartbeat_interval_ms": 100},
-    "confluent-kafka": {"max.poll.interval.ms": 6_000, "session.timeout.ms": 6_000, "heartbeat.interval.ms": 100},
-}
-
-
-def test_what_went_to_another_member_cannot_be_committed(
-    postroom_real_kafka: Broker, client: str, postroom_topic: Callable[[str], str]
-) -> None:
-    kafka = connect(postroom_real_kafka.options_for(client))
+def test_what_went_to_another_member_cannot_be_committed(real: Any, postroom_topic: Callable[[str], str]) -> None:
+    kafka = real.kafka()
     topic, group = postroom_topic("lost"), postroom_topic("group")
     send(kafka, topic, 5)
-    first = Member(connect(postroom_real_kafka.options_for(client, SILENT[client])), group, topic)
+    first = Member(real.kafka("silent"), group, topic)
     (record, *_) = first.poll_for(5)
     everything = set(first.owned)
     second = Member(kafka, group, topic)
@@ -207,11 +184,9 @@ def test_what_went_to_another_member_cannot_be_committed(
     second.close()
 
 
-def test_a_topic_that_comes_later_is_read(
-    postroom_real_kafka: Broker, client: str, postroom_topic: Callable[[str], str]
-) -> None:
+def test_a_topic_that_comes_later_is_read(real: Any, postroom_topic: Callable[[str], str]) -> None:
     """The members start before anybody published."""
-    kafka = connect(postroom_real_kafka.options_for(client))
+    kafka = real.kafka()
     topic = postroom_topic("later")
     member = Member(kafka, postroom_topic("group"), topic)
     for _ in range(100):
@@ -224,35 +199,33 @@ def test_a_topic_that_comes_later_is_read(
     member.close()
 
 
-def test_a_broker_that_dies_and_returns_is_read_on(
-    postroom_real_kafka: Broker, client: str, postroom_topic: Callable[[str], str]
-) -> None:
-    kafka = connect(postroom_real_kafka.options_for(client))
+def test_a_broker_that_dies_and_returns_is_read_on(real: Any, postroom_topic: Callable[[str], str]) -> None:
+    kafka = real.kafka()
     topic = postroom_topic("killed")
     send(kafka, topic, 10)
     with closing(Member(kafka, postroom_topic("group"), topic)) as member:
         member.poll_for(10)
-        postroom_real_kafka.kill()
+        real.kill()
         try:
             assert member.poll(0.5) == []
         except KafkaUnavailable:
             member.polling = False
         finally:
-            postroom_real_kafka.start()
+            real.start()
         send(kafka, topic, 10)
         assert len(member.poll_for(10)) >= 10
 
 
 def test_a_member_that_closes_while_the_broker_is_silent_ends_soon(
-    postroom_kafka: Broker, client: str, postroom_topic: Callable[[str], str]
+    cluster: Any, postroom_topic: Callable[[str], str]
 ) -> None:
-    kafka = connect(postroom_kafka.options_for(client))
+    kafka = cluster.kafka()
     topic = postroom_topic("silent")
     send(kafka, topic, 1)
     member = Member(kafka, postroom_topic("group"), topic)
     member.poll_for(1)
-    postroom_kafka.pause()
+    cluster.pause()
     try:
         member.close()
     finally:
-        postroom_kafka.resume()
+        cluster.resume()

@@ -164,6 +164,8 @@ def test_delayed_messages_come_when_they_are_due(store: LogStore, readers: Reade
     assert store.move_due() == 2
     assert drain(reader) == ["first", "second"]
     assert store.move_due() == 0
+    assert store.move_due(now=now + timedelta(hours=1)) == 1, "by the caller's clock, where it gives one"
+    assert drain(reader) == ["late"]
 
 
 def test_a_parked_row_waits_beside_the_log_with_its_reason(store: LogStore, readers: Readers) -> None:

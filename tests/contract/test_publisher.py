@@ -28,26 +28,17 @@ from postroom.messaging.records import OutgoingRecord, ReceivedRecord
 from postroom.testing import kafka as kafka_module
 from postroom.testing.kafka import Broker
 
-#: The same wish in the words of each client.
-OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
-    "no creation": {
-        "kafka-python": {"allow_auto_create_topics": False, "max_block_ms": 1500},
-        "confluent-kafka": {"allow.auto.create.topics": False, "topic.metadata.propagation.max.ms": 1500},
-    },
-    "large requests": {
-        "kafka-python": {"max_request_size": 5_000_000},
-        "confluent-kafka": {"message.max.bytes": 5_000_000},
-    },
-    "impatient": {
-        "kafka-python": {"bootstrap_timeout_ms": 100},
-        "confluent-kafka": {"socket.connection.setup.timeout.ms": 1000},
-    },
+#: Not to wait long for a broker that is not there.
+IMPATIENT: dict[str, dict[str, Any]] = {
+    "kafka-python": {"bootstrap_timeout_ms": 100},
+    "confluent-kafka": {"socket.connection.setup.timeout.ms": 1000},
 }
 
 
 @pytest.fixture
-def kafka(postroom_kafka: Broker, client: str) -> Kafka:
-    return connect(postroom_kafka.options_for(client))
+def kafka(cluster: Any) -> Kafka:
+    kafka: Kafka = cluster.kafka()
+    return kafka
 
 
 @pytest.fixture
@@ -182,10 +173,10 @@ def test_several_publications_are_in_flight_in_order(
 
 
 def test_nothing_of_a_partition_is_appended_behind_a_refused_record_and_nothing_is_doubled(
-    postroom_real_kafka: Broker, client: str, postroom_topic: Callable[[str], str]
+    real: Any, postroom_topic: Callable[[str], str]
 ) -> None:
     """The broker refuses one in the middle of the first of two; what follows must not overtake it."""
-    kafka = connect(postroom_real_kafka.options_for(client))
+    kafka = real.kafka()
     strict = create(kafka, postroom_topic("strict"), max_message_bytes="2000")
     free = create(kafka, postroom_topic("free"))
     wanted = [each for n in range(300) for topic in (strict, free) for each in numbered(topic, [n])]
@@ -201,10 +192,10 @@ def test_nothing_of_a_partition_is_appended_behind_a_refused_record_and_nothing_
 
 
 def test_nothing_is_appended_behind_a_refused_record_of_an_earlier_publication(
-    postroom_real_kafka: Broker, client: str, postroom_topic: Callable[[str], str]
+    real: Any, postroom_topic: Callable[[str], str]
 ) -> None:
     """2 MB between small ones of their key, in the second of four publications that are on their way together."""
-    kafka = connect(postroom_real_kafka.options_for(client, OPTIONS["large requests"][client]))
+    kafka = real.kafka("large requests")
     topic = create(kafka, postroom_topic("between"), partitions=2)
     chunks = [numbered(topic, range(start, start + 50)) for start in range(0, 200, 50)]
     large = record(topic, b"x" * 2_000_000, key="k3")
@@ -242,11 +233,9 @@ def test_nothing_is_appended_behind_a_refused_record_of_an_earlier_publication(
     each_once_in_order(values(kafka, topic), 200)
 
 
-def test_a_batch_over_the_topics_limit_is_no_refusal(
-    postroom_real_kafka: Broker, client: str, postroom_topic: Callable[[str], str]
-) -> None:
+def test_a_batch_over_the_topics_limit_is_no_refusal(real: Any, postroom_topic: Callable[[str], str]) -> None:
     """Each record is small enough, many together are not. What is refused once is not tried again and again."""
-    kafka = connect(postroom_real_kafka.options_for(client))
+    kafka = real.kafka()
     topic = create(kafka, postroom_topic("narrow"), partitions=1, max_message_bytes="100000")
     publisher = kafka.publisher()
     records = [record(topic, b"%d " % n + b"x" * 1000, key=f"k{n % 5}") for n in range(1500)]
@@ -258,24 +247,22 @@ def test_a_batch_over_the_topics_limit_is_no_refusal(
     each_once_in_order([value.split()[0] for value in values(kafka, topic)], 1500)
 
 
-def test_what_is_on_its_way_elsewhere_is_heard_and_not_blamed(
-    postroom_real_kafka: Broker, client: str, postroom_topic: Callable[[str], str]
-) -> None:
+def test_what_is_on_its_way_elsewhere_is_heard_and_not_blamed(real: Any, postroom_topic: Callable[[str], str]) -> None:
     """Requests queue before a paused broker; it refuses the first, and takes the others."""
-    kafka = connect(postroom_real_kafka.options_for(client))
+    kafka = real.kafka()
     strict = create(kafka, postroom_topic("strict"), partitions=1, max_message_bytes="2000")
     free = create(kafka, postroom_topic("free"), partitions=8)
     for _ in range(5):
         publisher = kafka.publisher()
         assert send(publisher, record(strict, "1"), *numbered(free, range(40), keys=40)) == {}
-        postroom_real_kafka.pause()
+        real.pause()
         try:
             publications = [publisher.send([record(strict, b"x" * 5000)])]
             for n in range(40):
                 publications.append(publisher.send(numbered(free, [n], keys=40)))
                 publications[-1].wait(0.002)
         finally:
-            postroom_real_kafka.resume()
+            real.resume()
         assert all(publication.wait(30) for publication in publications)
         errors = [publication.errors().get(0) for publication in publications]
         publisher.close(5)
@@ -289,9 +276,9 @@ def test_what_is_on_its_way_elsewhere_is_heard_and_not_blamed(
 
 
 @pytest.fixture
-def wide(postroom_real_kafka: Broker, client: str, postroom_topic: Callable[[str], str]) -> str:
+def wide(real: Any, postroom_topic: Callable[[str], str]) -> str:
     """A topic that takes more than the client sends."""
-    return create(connect(postroom_real_kafka.options_for(client)), postroom_topic("wide"), max_message_bytes="9000000")
+    return create(real.kafka(), postroom_topic("wide"), max_message_bytes="9000000")
 
 
 def test_a_record_over_the_clients_limit_is_refused_before_it_is_sent(
@@ -314,10 +301,8 @@ def test_headers_count_for_the_clients_limit(publisher: Publisher, wide: str) ->
     assert isinstance(errors[0], RecordTooLarge)
 
 
-def test_an_unknown_topic_is_told_apart_from_an_absent_broker(
-    postroom_real_kafka: Broker, client: str, postroom_topic: Callable[[str], str]
-) -> None:
-    kafka = connect(postroom_real_kafka.options_for(client, OPTIONS["no creation"][client]))
+def test_an_unknown_topic_is_told_apart_from_an_absent_broker(real: Any, postroom_topic: Callable[[str], str]) -> None:
+    kafka = real.kafka("no creation")
     known, unknown = create(kafka, postroom_topic("known")), postroom_topic("unknown")
     publisher = kafka.publisher()
 
@@ -388,7 +373,7 @@ def test_an_illegal_topic_name_is_refused(publisher: Publisher) -> None:
 
 
 def test_an_absent_broker_is_unavailable(client: str) -> None:
-    options = KafkaOptions("127.0.0.1:1", client, OPTIONS["impatient"][client])
+    options = KafkaOptions("127.0.0.1:1", client, IMPATIENT[client])
     with pytest.raises(KafkaUnavailable, match="Kafka does not answer"):
         connect(options).publisher()
 
@@ -396,7 +381,7 @@ def test_an_absent_broker_is_unavailable(client: str) -> None:
 @pytest.mark.parametrize("part", ["publisher", "consumer", "reader", "topics"])
 def test_a_connect_that_fails_leaves_no_thread_behind(part: str, client: str) -> None:
     """Each try of a long outage would leave one."""
-    kafka = connect(KafkaOptions("127.0.0.1:1", client, OPTIONS["impatient"][client]))
+    kafka = connect(KafkaOptions("127.0.0.1:1", client, IMPATIENT[client]))
     hooks: dict[str, Any] = {"on_assigned": list, "on_revoked": list}
     before = set(threading.enumerate())
     with pytest.raises(KafkaUnavailable):
@@ -405,13 +390,11 @@ def test_a_connect_that_fails_leaves_no_thread_behind(part: str, client: str) ->
     assert set(threading.enumerate()) <= before
 
 
-def test_closing_gives_up_what_is_in_flight(
-    postroom_kafka: Broker, client: str, postroom_topic: Callable[[str], str]
-) -> None:
-    publisher = connect(postroom_kafka.options_for(client)).publisher()
+def test_closing_gives_up_what_is_in_flight(cluster: Any, postroom_topic: Callable[[str], str]) -> None:
+    publisher = cluster.kafka().publisher()
     topic = postroom_topic("paused")
     assert send(publisher, record(topic, "1")) == {}
-    postroom_kafka.pause()
+    cluster.pause()
     try:
         publications = [publisher.send([record(topic, "2")]), publisher.send([record(topic, "3")])]
         assert not publications[0].wait(0.2)
@@ -421,7 +404,7 @@ def test_closing_gives_up_what_is_in_flight(
         assert time.monotonic() - began < 10
         assert all(publication.wait(5) for publication in publications)
     finally:
-        postroom_kafka.resume()
+        cluster.resume()
 
     for publication in [*publications, publisher.send([record(topic, "4")])]:
         assert publication.wait(0)
@@ -431,16 +414,16 @@ def test_closing_gives_up_what_is_in_flight(
 
 
 def test_a_broker_that_pauses_is_waited_for(
-    postroom_kafka: Broker, kafka: Kafka, publisher: Publisher, postroom_topic: Callable[[str], str]
+    cluster: Any, kafka: Kafka, publisher: Publisher, postroom_topic: Callable[[str], str]
 ) -> None:
     topic = postroom_topic("resumed")
     assert send(publisher, *numbered(topic, range(5))) == {}
-    postroom_kafka.pause()
+    cluster.pause()
     try:
         publications = [publisher.send(numbered(topic, range(n, n + 5))) for n in range(5, 25, 5)]
         assert not publications[-1].wait(0.5)
     finally:
-        postroom_kafka.resume()
+        cluster.resume()
 
     assert all(publication.wait(30) for publication in publications)
     assert [dict(publication.errors()) for publication in publications] == [{}] * 4
@@ -448,19 +431,19 @@ def test_a_broker_that_pauses_is_waited_for(
 
 
 def test_a_broker_that_dies_and_returns_loses_and_doubles_nothing(
-    postroom_real_kafka: Broker, client: str, postroom_topic: Callable[[str], str]
+    real: Any, postroom_topic: Callable[[str], str]
 ) -> None:
-    kafka = connect(postroom_real_kafka.options_for(client))
+    kafka = real.kafka()
     topic = create(kafka, postroom_topic("killed"))
     publisher = kafka.publisher()
     chunks = [numbered(topic, range(start, start + 500)) for start in range(0, 20_000, 500)]
     publications = [publisher.send(chunk) for chunk in chunks[:20]]
-    postroom_real_kafka.kill()
+    real.kill()
     try:
         publications += [publisher.send(chunk) for chunk in chunks[20:]]
         assert not publications[-1].wait(0)
     finally:
-        postroom_real_kafka.start()
+        real.start()
 
     assert all(publication.wait(60) for publication in publications)
     assert [dict(publication.errors()) for publication in publications] == [{}] * 40

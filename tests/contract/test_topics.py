@@ -1,6 +1,7 @@
 """What tools rely on, whatever the client: topics, offsets, reading without a group, and a group's place."""
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -9,22 +10,12 @@ from postroom.messaging.kafka import connect
 from postroom.messaging.ports import DEFAULT, Kafka, Topics
 from postroom.messaging.records import OutgoingRecord
 from postroom.testing import kafka_broker
-from postroom.testing.kafka import Broker
-
-
-@pytest.fixture(scope="module", params=["best", "mock"])
-def broker(request: pytest.FixtureRequest) -> Iterator[Broker]:
-    """What the machine has, and the mock cluster that the demo runs on."""
-    if request.param == "best":
-        yield request.getfixturevalue("postroom_kafka")
-        return
-    with kafka_broker(prefer="mock") as mock:
-        yield mock
 
 
 @pytest.fixture
-def kafka(broker: Broker, client: str) -> Kafka:
-    return connect(broker.options_for(client))
+def kafka(any_cluster: Any) -> Kafka:
+    kafka: Kafka = any_cluster.kafka()
+    return kafka
 
 
 @pytest.fixture
@@ -42,12 +33,10 @@ def send(kafka: Kafka, topic: str, count: int) -> None:
     publisher.close(5)
 
 
-def test_a_topic_is_created_once(
-    postroom_real_kafka: Broker, client: str, postroom_topic: Callable[[str], str]
-) -> None:
+def test_a_topic_is_created_once(real: Any, postroom_topic: Callable[[str], str]) -> None:
     """Not on the mock cluster, which makes topics on first use only."""
     topic = postroom_topic("new")
-    topics = connect(postroom_real_kafka.options_for(client)).topics()
+    topics = real.kafka().topics()
 
     assert topic not in topics.partitions()
     assert topics.create(topic, 3, 1, {})
@@ -57,11 +46,9 @@ def test_a_topic_is_created_once(
     topics.close()
 
 
-def test_a_topic_is_created_as_the_brokers_settings_say(
-    postroom_real_kafka: Broker, client: str, postroom_topic: Callable[[str], str]
-) -> None:
+def test_a_topic_is_created_as_the_brokers_settings_say(real: Any, postroom_topic: Callable[[str], str]) -> None:
     topic = postroom_topic("default")
-    topics = connect(postroom_real_kafka.options_for(client)).topics()
+    topics = real.kafka().topics()
 
     assert topics.create(topic, DEFAULT, DEFAULT, {})
     assert topics.partitions()[topic] >= 1
@@ -69,12 +56,10 @@ def test_a_topic_is_created_as_the_brokers_settings_say(
     topics.close()
 
 
-def test_a_topic_is_created_with_its_settings(
-    postroom_real_kafka: Broker, client: str, postroom_topic: Callable[[str], str]
-) -> None:
+def test_a_topic_is_created_with_its_settings(real: Any, postroom_topic: Callable[[str], str]) -> None:
     """A compacted topic takes no record without a key."""
     topic = postroom_topic("compacted")
-    kafka = connect(postroom_real_kafka.options_for(client))
+    kafka = real.kafka()
     topics = kafka.topics()
     assert topics.create(topic, 1, 1, {"cleanup.policy": "compact"})
     topics.close()
@@ -90,14 +75,13 @@ def test_a_topic_is_created_with_its_settings(
     ("replication", "config"), [(300, {}), (1, {"no.such.setting": "1"}), (1, {"retention.ms": "soon"})]
 )
 def test_settings_that_kafka_refuses_are_told_and_create_nothing(
-    postroom_real_kafka: Broker,
-    client: str,
+    real: Any,
     postroom_topic: Callable[[str], str],
     replication: int,
     config: dict[str, str],
 ) -> None:
     topic = postroom_topic("refused")
-    topics = connect(postroom_real_kafka.options_for(client)).topics()
+    topics = real.kafka().topics()
 
     with pytest.raises(ConfigurationError, match="Kafka refuses these settings of a topic") as raised:
         topics.create(topic, 1, replication, config)
@@ -166,12 +150,10 @@ def test_a_group_that_committed_nothing_has_no_place(
     assert topics.committed(postroom_topic("group"), [postroom_topic("absent")]) == {}
 
 
-def test_a_topics_settings_are_told_with_the_brokers_defaults(
-    postroom_real_kafka: Broker, client: str, postroom_topic: Callable[[str], str]
-) -> None:
+def test_a_topics_settings_are_told_with_the_brokers_defaults(real: Any, postroom_topic: Callable[[str], str]) -> None:
     """Not on the mock cluster, which does not know the question."""
     topic, other, absent = postroom_topic("set"), postroom_topic("default"), postroom_topic("absent")
-    topics = connect(postroom_real_kafka.options_for(client)).topics()
+    topics = real.kafka().topics()
     topics.create(topic, 1, 1, {"retention.ms": "-1", "cleanup.policy": "compact"})
     topics.create(other, 1, 1, {})
     found = topics.configuration([topic, other, absent])

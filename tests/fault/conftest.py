@@ -90,8 +90,8 @@ Spawn = Callable[..., RelayProcess]
 def spawn(workload: Any, relay_settings: dict[str, Any]) -> Iterator[Spawn]:
     """Starts relay processes, which do not outlive the test.
 
-    ``settings`` are added to ``relay_settings``. At the step ``fall_at``, the ``fall_after``-th time, it sends itself
-    ``fall_by``.
+    ``settings`` are added to ``relay_settings``. At the step ``fall_at``, the ``fall_after``-th time, it falls by
+    ``fall_by``: see ``crash_at``.
     """
     processes: list[RelayProcess] = []
 
@@ -105,7 +105,7 @@ def spawn(workload: Any, relay_settings: dict[str, Any]) -> Iterator[Spawn]:
                 "client": client,
                 "options": dict(reached.options),
                 "fall_after": 1,
-                "fall_by": signal.SIGKILL,
+                "fall_by": "kill",
                 **told,
                 "settings": {**relay_settings, **(settings or {})},
             },

@@ -12,35 +12,31 @@ import signal
 import sys
 import time
 from pathlib import Path
-from threading import Event, Lock, get_ident
+from threading import Event, Lock
 from typing import Any
 
 import sqlalchemy as sa
 
 from postroom.inbox import Context, Inbox, InboxRunner, InboxSettings, Received
 from postroom.messaging.kafka import KafkaOptions, connect
+from postroom.messaging.observer import Observer
+from postroom.testing import crash_at
 
 
-class Observer:
+def observer(told: dict[str, Any]) -> Observer:
     """Writes the steps, and falls."""
+    lock = Lock()
 
-    def __init__(self, told: dict[str, Any]) -> None:
-        self._told = told
-        self._lock = Lock()
-        self._seen = 0
-
-    def __call__(self, step: str, /, **facts: Any) -> None:
-        told = self._told
-        with self._lock:
-            if step in told.get("tell", [step]):
-                plain = {
-                    name: fact if isinstance(fact, int | float | str) else str(fact) for name, fact in facts.items()
-                }
+    def tell(step: str, /, **facts: Any) -> None:
+        if step in told.get("tell", [step]):
+            plain = {name: fact if isinstance(fact, int | float | str) else str(fact) for name, fact in facts.items()}
+            with lock:
                 print(json.dumps({"step": step, "at": time.monotonic(), **plain}), flush=True)
-            if step == told.get("fall_at") and told.get("fall_of") in {None, facts.get("message_id")}:
-                self._seen += 1
-                if self._seen == told.get("fall_after", 1):
-                    signal.pthread_kill(get_ident(), signal.SIGKILL)  # at this very step
+
+    if "fall_at" not in told:
+        return tell
+    of, times = told.get("fall_of"), told.get("fall_after", 1)
+    return crash_at(told["fall_at"], times=times, of=of, how="kill", observer=tell)
 
 
 def handle(ctx: Context, told: dict[str, Any]) -> None:
@@ -68,7 +64,7 @@ def main() -> None:
     def run(_: Received, ctx: Context) -> None:
         handle(ctx, told)
 
-    observe = Observer(told)
+    observe = observer(told)
     runner = InboxRunner(
         inbox,
         database_url=told["url"],

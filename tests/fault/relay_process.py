@@ -6,12 +6,14 @@ import signal
 import sys
 import time
 from pathlib import Path
-from threading import Event, get_ident
+from threading import Event
 from typing import Any
 
 from postroom.messaging.kafka import KafkaOptions, connect
+from postroom.messaging.observer import Observer
 from postroom.outbox.database import open_store
 from postroom.relay import Relay, RelaySettings
+from postroom.testing import crash_at
 
 
 def resident() -> int:
@@ -26,20 +28,17 @@ def main() -> None:
     told = json.loads(sys.argv[1])
     stop = Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    seen = 0
 
-    def observe(step: str, /, **facts: Any) -> None:
-        nonlocal seen
+    def tell(step: str, /, **facts: Any) -> None:
         plain = {
             name: fact if isinstance(fact, int | float | str | list | tuple) else str(fact)
             for name, fact in facts.items()
         }
         print(json.dumps({"step": step, "at": time.monotonic(), "resident": resident(), **plain}), flush=True)
-        if step == told.get("fall_at"):
-            seen += 1
-            if seen == told["fall_after"]:
-                signal.pthread_kill(get_ident(), told["fall_by"])  # at this very step
 
+    observe: Observer = tell
+    if "fall_at" in told:
+        observe = crash_at(told["fall_at"], times=told["fall_after"], how=told["fall_by"], observer=tell)
     relay = Relay(
         open_store(told["url"]),
         connect(KafkaOptions(told["bootstrap_servers"], told["client"], told["options"])),

@@ -55,7 +55,7 @@ def test_a_relay_that_hangs_past_its_lease_is_fenced_and_cannot_settle_and_takes
 ) -> None:
     workload.publish(2_000)
     late = LATE["kafka-python"]
-    hung = spawn(options=late, fall_at=step, fall_after=after, fall_by=signal.SIGSTOP)
+    hung = spawn(options=late, fall_at=step, fall_after=after, fall_by="freeze")
     hung.await_step(step, after)
     successor = spawn()
     eventually(lambda: workload.unsettled() == 0, "the successor takes over after the lease")

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -301,3 +302,13 @@ def test_a_home_made_outbox_is_left_without_losing_or_doubling(
     for _, payload in published(database):
         by_key[payload["key"]].append(payload["n"])
     assert by_key == {"a": [1, 2, 3, 4, 5], "b": [1, 2, 3]}
+
+
+def test_test_your_application(rooms: Path, tmp_path: Path) -> None:
+    """Its tests pass, without a server."""
+    for name, code in _EXAMPLE.findall((rooms / "docs" / "how-to" / "test-your-application.md").read_text()):
+        (tmp_path / f"{name}.py").write_text(code)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "5 passed" in done.stdout

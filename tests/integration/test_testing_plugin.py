@@ -1,5 +1,8 @@
 """The pytest plugin: skips that say why, failures where a server is required, a summary of what was used."""
 
+import subprocess
+import sys
+
 import pytest
 
 pytest_plugins = ["pytester"]
@@ -71,3 +74,34 @@ def test_a_misspelt_requirement_is_an_error(
     result = run(pytester, request)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["*POSTROOM_REQUIRE knows kafka, postgres*"])
+
+
+def test_what_needs_no_server_is_there(pytester: pytest.Pytester, request: pytest.FixtureRequest) -> None:
+    pytester.makepyfile(
+        """
+        import sqlalchemy as sa
+        from postroom.inbox import Inbox
+        from postroom.outbox import Message, Outbox
+        from postroom.testing import App
+
+        def test_it(postroom_sqlite, postroom_run, postroom_clock, postroom_memory_kafka):
+            inbox = Inbox("billing")
+            inbox.handler("orders")(lambda received, ctx: None)
+            engine = sa.create_engine(postroom_sqlite)
+            with engine.begin() as connection:
+                Outbox(source="/shop").publish(connection, Message(topic="orders", payload=b"1", type="t"))
+            engine.dispose()
+            before = postroom_clock.now()
+            assert len(postroom_run(App(postroom_sqlite, [inbox])).handled) == 1
+            assert len(postroom_memory_kafka.records("orders")) == 1
+            assert postroom_clock.now() == before
+        """
+    )
+    run(pytester, request).assert_outcomes(passed=1)
+
+
+def test_where_it_is_not_used_the_plugin_loads_nothing_large() -> None:
+    heavy = ("sqlalchemy", "psycopg", "pydantic", "kafka", "postroom.outbox")
+    code = f"import sys, postroom.testing.plugin; print([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from threading import Event
 from typing import Any
 
 import pytest
@@ -16,19 +15,9 @@ from postroom.messaging.records import OutgoingRecord
 from postroom.outbox.entry import LogRow
 from postroom.outbox.log import Batch
 from postroom.relay.delivery import Delivery
+from postroom.testing import FakeClock
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
-
-
-class HandClock:
-    def now(self) -> datetime:
-        return NOW
-
-    def monotonic(self) -> float:
-        return 0.0
-
-    def wait(self, event: Event, timeout: float) -> bool:
-        return event.is_set()
 
 
 class Publishing:
@@ -65,7 +54,7 @@ def row(position: int, age: float = 0.0, topic: str = "t", headers: str = "{}", 
 
 @pytest.fixture
 def one(steps: Any) -> Delivery:
-    return Delivery(lambda topic: "park-key", steps, HandClock())
+    return Delivery(lambda topic: "park-key", steps, FakeClock(NOW))
 
 
 def test_what_is_published_is_told_by_topic_with_the_age_of_some(one: Delivery, steps: Any) -> None:

@@ -1,50 +1,31 @@
 """P9: ready means making progress, not merely running."""
 
-from datetime import UTC, datetime
-from threading import Event
-
 import pytest
 
 from postroom.messaging.backoff import Backoff
 from postroom.messaging.health import Health, State
 from postroom.messaging.rate import Meter, TokenBucket
 from postroom.relay.breaker import Breaker
-
-
-class HandClock:
-    """A clock that is moved by hand."""
-
-    def __init__(self) -> None:
-        self.seconds = 100.0
-
-    def now(self) -> datetime:
-        return datetime.fromtimestamp(self.seconds, UTC)
-
-    def monotonic(self) -> float:
-        return self.seconds
-
-    def wait(self, event: Event, timeout: float) -> bool:
-        self.seconds += timeout
-        return event.is_set()
+from postroom.testing import FakeClock
 
 
 @pytest.fixture
-def clock() -> HandClock:
-    return HandClock()
+def clock() -> FakeClock:
+    return FakeClock()
 
 
 @pytest.fixture
-def health(clock: HandClock) -> Health:
+def health(clock: FakeClock) -> Health:
     return Health(stuck_seconds=30, hung_seconds=60, clock=clock)
 
 
-def test_running_without_progress_is_not_ready_while_messages_wait(clock: HandClock, health: Health) -> None:
+def test_running_without_progress_is_not_ready_while_messages_wait(clock: FakeClock, health: Health) -> None:
     health.became("running")
     health.waiting(work=True)
-    clock.seconds += 29
+    clock.advance(29)
     health.beat()
     assert health.ready().ok
-    clock.seconds += 2
+    clock.advance(2)
     health.beat()
 
     found = health.ready()
@@ -54,21 +35,21 @@ def test_running_without_progress_is_not_ready_while_messages_wait(clock: HandCl
     assert health.ready().ok
 
 
-def test_progress_counts_from_the_last_one_and_not_from_the_first_message(clock: HandClock, health: Health) -> None:
+def test_progress_counts_from_the_last_one_and_not_from_the_first_message(clock: FakeClock, health: Health) -> None:
     health.became("running")
     for _ in range(10):
         health.waiting(work=True)
-        clock.seconds += 20
+        clock.advance(20)
         health.progressed()
         health.beat()
         assert health.ready().ok
 
 
-def test_with_nothing_to_do_it_stays_ready(clock: HandClock, health: Health) -> None:
+def test_with_nothing_to_do_it_stays_ready(clock: FakeClock, health: Health) -> None:
     health.became("running")
     health.waiting(work=True)
     health.waiting(work=False)
-    clock.seconds += 3600
+    clock.advance(3600)
     health.beat()
 
     assert health.ready().ok
@@ -89,64 +70,64 @@ def test_standing_by_is_ready(health: Health) -> None:
 
 
 def test_a_loop_that_does_not_come_round_is_first_not_ready_and_then_not_alive(
-    clock: HandClock, health: Health
+    clock: FakeClock, health: Health
 ) -> None:
     health.became("running")
-    clock.seconds += 31
+    clock.advance(31)
     assert (health.ready().ok, health.live().ok) == (False, True)
-    clock.seconds += 30
+    clock.advance(30)
     assert (health.live().ok, health.live().reason) == (False, "hung for 61 s")
     health.beat()
     assert health.live().ok
 
 
-def test_a_bucket_gives_its_rate_and_saves_up_a_fifth_of_a_second(clock: HandClock) -> None:
+def test_a_bucket_gives_its_rate_and_saves_up_a_fifth_of_a_second(clock: FakeClock) -> None:
     bucket = TokenBucket(clock)
     assert bucket.available(500) == 500, "no limit"
     bucket.limit(100)
     taken = 0
     for _ in range(100):
-        clock.seconds += 0.1
+        clock.advance(0.1)
         taken += (count := bucket.available(500))
         bucket.take(count)
     assert 999 <= taken <= 1000
-    clock.seconds += 60
+    clock.advance(60)
     assert bucket.available(500) == 20
     bucket.limit(None)
     assert bucket.available(500) == 500
 
 
-def test_a_bucket_of_less_than_one_a_second_gives_one_now_and_then(clock: HandClock) -> None:
+def test_a_bucket_of_less_than_one_a_second_gives_one_now_and_then(clock: FakeClock) -> None:
     bucket = TokenBucket(clock)
     bucket.limit(0.5)
     given = []
     for _ in range(8):
-        clock.seconds += 1
+        clock.advance(1)
         given.append(bucket.available(10))
         bucket.take(given[-1])
 
     assert given == [0, 1] * 4
 
 
-def test_a_meter_follows_the_rate_and_comes_down_to_nothing(clock: HandClock) -> None:
+def test_a_meter_follows_the_rate_and_comes_down_to_nothing(clock: FakeClock) -> None:
     meter, done = Meter(clock), 0
     for _ in range(12):
-        clock.seconds += 1
+        clock.advance(1)
         done += 100
         rate = meter.rate(done)
     assert rate == pytest.approx(100, rel=0.01)
     for _ in range(12):
-        clock.seconds += 1
+        clock.advance(1)
         rate = meter.rate(done)
     assert rate == 0
 
 
-def test_a_breaker_opens_for_kafka_lets_one_try_through_and_closes(clock: HandClock) -> None:
+def test_a_breaker_opens_for_kafka_lets_one_try_through_and_closes(clock: FakeClock) -> None:
     breaker = Breaker(Backoff(1, 10), clock)
     assert (breaker.open_for(), breaker.probing, breaker.close()) == (0, False, False)
     seconds = breaker.open(of_kafka=True)
     assert breaker.open_for() == pytest.approx(seconds)
-    clock.seconds += 10
+    clock.advance(10)
     assert (breaker.open_for(), breaker.probing, breaker.away_for()) == (0, True, 10)
     breaker.open(of_kafka=True)
     assert breaker.away_for() == 10, "from the first failure on"

@@ -1,8 +1,5 @@
 """The circuit breaker: what opens it, what does not, and who may try."""
 
-from datetime import UTC, datetime
-from threading import Event as Flag
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,30 +7,18 @@ from hypothesis import strategies as st
 from postroom.inbox.breaker import Breaker
 from postroom.inbox.policy import Policy
 from postroom.messaging.backoff import Backoff
+from postroom.testing import FakeClock
 
 POLICY = Policy(breaker_window=4, breaker_threshold=0.5, breaker_open_seconds=30.0)
 
 
-class Clock:
-    seconds = 0.0
-
-    def now(self) -> datetime:
-        return datetime(2025, 1, 1, tzinfo=UTC)
-
-    def monotonic(self) -> float:
-        return self.seconds
-
-    def wait(self, event: Flag, timeout: float) -> bool:
-        raise NotImplementedError
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def breaker(clock: Clock) -> Breaker:
+def breaker(clock: FakeClock) -> Breaker:
     return Breaker(clock, Backoff(1.0, 8.0))
 
 
@@ -93,20 +78,20 @@ def test_a_message_that_fails_again_is_among_the_last(breaker: Breaker) -> None:
     assert breaker.failed("b", POLICY, first=True) == 30.0
 
 
-def test_one_probe_at_a_time_when_its_time_is_over(breaker: Breaker, clock: Clock) -> None:
+def test_one_probe_at_a_time_when_its_time_is_over(breaker: Breaker, clock: FakeClock) -> None:
     opened(breaker)
-    clock.seconds = 29.9
+    clock.advance(29.9)
     assert breaker.opens_in() == pytest.approx(0.1)
-    clock.seconds = 30.0
+    clock.advance(30.0)
     assert breaker.opens_in() == 0.0
     assert breaker.is_open
     breaker.begin()
     assert breaker.opens_in() == float("inf")
 
 
-def test_a_probe_that_succeeds_closes_it_and_forgets(breaker: Breaker, clock: Clock) -> None:
+def test_a_probe_that_succeeds_closes_it_and_forgets(breaker: Breaker, clock: FakeClock) -> None:
     opened(breaker)
-    clock.seconds = 30.0
+    clock.advance(30.0)
     breaker.begin()
     assert breaker.succeeded("probe") == 1
     assert not breaker.is_open
@@ -115,50 +100,50 @@ def test_a_probe_that_succeeds_closes_it_and_forgets(breaker: Breaker, clock: Cl
         assert breaker.failed(message, POLICY, first=True) is None  # the old ones count no more
 
 
-def test_a_probe_that_fails_opens_it_for_as_long_again(breaker: Breaker, clock: Clock) -> None:
+def test_a_probe_that_fails_opens_it_for_as_long_again(breaker: Breaker, clock: FakeClock) -> None:
     opened(breaker)
-    clock.seconds = 30.0
+    clock.advance(30.0)
     breaker.begin()
     assert breaker.failed("probe", POLICY, first=True) == 30.0
     assert breaker.opens_in() == 30.0
     assert breaker.failures == 2
 
 
-def test_a_probe_that_tells_nothing_lets_another_one_try(breaker: Breaker, clock: Clock) -> None:
+def test_a_probe_that_tells_nothing_lets_another_one_try(breaker: Breaker, clock: FakeClock) -> None:
     opened(breaker)
-    clock.seconds = 30.0
+    clock.advance(30.0)
     breaker.begin()
     breaker.ended()
     assert breaker.is_open
     assert breaker.opens_in() == 0.0
 
 
-def test_a_probe_that_is_poison_of_itself_closes_it(breaker: Breaker, clock: Clock) -> None:
+def test_a_probe_that_is_poison_of_itself_closes_it(breaker: Breaker, clock: FakeClock) -> None:
     opened(breaker)
     assert breaker.undecided() == 0  # no probe: one that was on its way
     assert breaker.is_open
-    clock.seconds = 30.0
+    clock.advance(30.0)
     breaker.begin()
     assert breaker.undecided() == 1
     assert not breaker.is_open
 
 
-def test_those_on_their_way_when_it_opened_prolong_nothing(breaker: Breaker, clock: Clock) -> None:
+def test_those_on_their_way_when_it_opened_prolong_nothing(breaker: Breaker, clock: FakeClock) -> None:
     opened(breaker)
-    clock.seconds = 10.0
+    clock.advance(10.0)
     assert breaker.failed("late", POLICY, first=True) is None
     assert breaker.unavailable() is None
     assert breaker.opens_in() == 20.0
 
 
-def test_what_says_that_it_is_away_opens_at_once_and_for_longer_each_time(breaker: Breaker, clock: Clock) -> None:
+def test_what_says_that_it_is_away_opens_at_once_and_for_longer_each_time(breaker: Breaker, clock: FakeClock) -> None:
     longest = 0.0
     for failures in range(1, 8):
         seconds = breaker.unavailable()
         assert seconds is not None
         assert seconds <= min(8.0, 2.0 ** (failures - 1))
         longest = max(longest, seconds)
-        clock.seconds += seconds
+        clock.advance(seconds)
         breaker.begin()
     assert longest > 1.0
     assert breaker.succeeded("probe") == 7
@@ -170,12 +155,12 @@ def test_what_says_that_it_is_away_opens_at_once_and_for_longer_each_time(breake
     )
 )
 def test_it_never_lets_more_than_one_try_and_always_lets_one_in_the_end(steps: list[tuple[str, int]]) -> None:
-    clock = Clock()
+    clock = FakeClock()
     breaker = Breaker(clock, Backoff(1.0, 8.0))
     for step, message in steps:
         if breaker.opens_in() > 0:
             assert breaker.opens_in() <= 30.001
-            clock.seconds += breaker.opens_in()
+            clock.advance(breaker.opens_in())
         was_open = breaker.is_open
         breaker.begin()
         assert breaker.opens_in() == (float("inf") if was_open else 0.0)

@@ -12,9 +12,8 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
-from threading import Event as Flag
 from typing import Any, TypeVar, cast
 from uuid import uuid4
 
@@ -43,6 +42,7 @@ from postroom.messaging.headers import load
 from postroom.messaging.ports import Kafka
 from postroom.messaging.records import Partition, ReceivedRecord
 from postroom.outbox import schema
+from postroom.testing import FakeClock
 
 T = TypeVar("T")
 DLQ = "orders.billing.dlq"
@@ -51,21 +51,6 @@ PLACES = (Partition("orders", 0), Partition("orders", 1))
 
 class Killed(BaseException):
     """The process is no more."""
-
-
-class HandClock:
-    def __init__(self) -> None:
-        self.seconds = 0.0
-
-    def now(self) -> datetime:
-        return datetime(2025, 1, 1, tzinfo=UTC) + timedelta(seconds=self.seconds)
-
-    def monotonic(self) -> float:
-        return self.seconds
-
-    def wait(self, event: Flag, timeout: float) -> bool:
-        self.seconds += timeout
-        return event.is_set()
 
 
 class Unreliable:
@@ -108,7 +93,7 @@ class Engine:
     path: Path
     settings: InboxSettings = field(default_factory=InboxSettings)
     options: dict[str, Any] = field(default_factory=dict)
-    clock: HandClock = field(default_factory=HandClock)
+    clock: FakeClock = field(default_factory=lambda: FakeClock(datetime(2025, 1, 1, tzinfo=UTC), passing=True))
     log: dict[Partition, list[ReceivedRecord]] = field(default_factory=lambda: {place: [] for place in PLACES})
     committed: dict[Partition, int] = field(default_factory=dict)
     positions: dict[Partition, int] = field(default_factory=dict)
@@ -275,7 +260,7 @@ class Engine:
             if alive and not self.lanes.in_hand and self.is_read():
                 self.commit()
                 return
-            self.clock.seconds += 1.0
+            self.clock.advance(1.0)
         raise AssertionError(f"it does not come to rest; the last steps: {self.steps[-20:]}")
 
     def is_read(self) -> bool:
@@ -336,7 +321,7 @@ class Engine:
         for _ in range(rounds):
             self.poll()
             self.work_all()
-            self.clock.seconds += 1.0
+            self.clock.advance(1.0)
         self.commit()
 
     def operator(self, sql: str, *params: object) -> int:
@@ -462,7 +447,7 @@ def do_kill(engine: Engine, steps: int) -> None:
 
 
 def do_pass(engine: Engine, seconds: float) -> None:
-    engine.clock.seconds += seconds
+    engine.clock.advance(seconds)
 
 
 def do_database(engine: Engine, script: list[str]) -> None:
@@ -503,7 +488,7 @@ def check(engine: Engine) -> None:
     engine.resume()
     engine.settle()
     while engine.discard_blockers():
-        engine.clock.seconds += 2.0
+        engine.clock.advance(2.0)
         engine.settle()
 
     outcomes, dead, effects = engine.outcomes(), engine.dead(), engine.effects()
@@ -627,7 +612,7 @@ def test_a_dead_letter_whose_commit_is_in_doubt_still_stops_its_key(make: Callab
     assert (engine.effects(), engine.dead()) == ([], Counter(["0/0"]))
     assert engine.held() == [("0/0", "dead-letter", 1), ("0/1", "behind", 0)]
     engine.discard_blockers()
-    engine.clock.seconds += 2
+    engine.clock.advance(2)
     engine.settle()
     assert engine.effects() == ["0/1"]
 
@@ -640,7 +625,7 @@ def test_an_outage_burns_no_attempt_of_a_held_message_even_if_it_cannot_be_writt
     engine.poll()
     engine.work_all()
     for _ in range(9):  # each time the row says one attempt more, and it cannot be set right
-        engine.clock.seconds += 31.0
+        engine.clock.advance(31.0)
         engine.lanes.wake()
         if engine.take():
             engine.database[:] = ["well", "well", "well", "away"]
@@ -658,7 +643,7 @@ def test_the_diagnosis_outlives_an_outage_in_which_it_could_not_be_written(make:
     engine.send(0, b"a", "ff")
     engine.poll()
     engine.work_all()
-    engine.clock.seconds += 31.0
+    engine.clock.advance(31.0)
     engine.take()
     engine.database[:] = ["well", "well", "well", "away"]
     engine.work()
@@ -717,7 +702,7 @@ def test_a_database_that_is_away_is_not_asked_again_at_once_for_a_held_key(make:
     engine.work()
 
     assert not engine.take()
-    engine.clock.seconds += 0.5
+    engine.clock.advance(0.5)
     assert engine.take()
 
 
@@ -732,7 +717,7 @@ def test_a_wish_of_an_operator_is_not_lost_on_a_key_that_is_being_looked_at(make
     [lane] = job.lanes
 
     engine.discard_blockers()
-    engine.clock.seconds += 2
+    engine.clock.advance(2)
     engine.poll()  # hears of it while the worker has the lane
     engine.lanes.holding(lane, None)  # what the worker had read before
     engine.lanes.done(job)
@@ -750,7 +735,7 @@ def test_an_open_breaker_burns_no_attempt_in_hand_or_in_the_table(make: Callable
     for _ in range(600):
         if engine.take():
             engine.work()
-        engine.clock.seconds += 1.0
+        engine.clock.advance(1.0)
 
     assert engine.dead() == Counter()
     assert "paused" in engine.told("paused")
@@ -767,7 +752,7 @@ def test_a_held_message_that_is_the_probe_pays_nothing(make: Callable[..., Engin
     engine.poll()
     engine.work_all()
     for _ in range(200):
-        engine.clock.seconds += 1.0
+        engine.clock.advance(1.0)
         engine.work_all()
 
     assert engine.effects() == ["0/0"]
@@ -802,7 +787,7 @@ def test_what_cannot_be_read_in_the_middle_of_a_batch(
     assert engine.dead() == Counter(["0/1"])
     assert [name for name, *_ in engine.held()] == ([] if behind else ["0/1", "0/2"])
     engine.discard_blockers()
-    engine.clock.seconds += 2
+    engine.clock.advance(2)
     engine.settle()
     assert [name for name in engine.effects() if name != "0/3"] == ["0/0", "0/2"]
 
@@ -910,9 +895,9 @@ def test_what_waits_goes_on_after_the_longest_of_waits_and_not_before(make: Call
     assert engine.effects() == ["0/2"]
     engine.poll()
     assert engine.committed[PLACES[0]] == 3
-    engine.clock.seconds += seconds * 0.99
+    engine.clock.advance(seconds * 0.99)
     assert not engine.take()
-    engine.clock.seconds += seconds * 0.02
+    engine.clock.advance(seconds * 0.02)
     engine.work_all()
     assert engine.effects() == ["0/2", "0/0", "0/1"]
 
@@ -996,7 +981,7 @@ def test_a_limit_that_cannot_be_written_down_holds_all_the_same(
     engine.send(0, b"a")
     engine.poll()
     engine.work_all()
-    engine.clock.seconds += 31.0
+    engine.clock.advance(31.0)
     engine.take()
     before = ["well", "well"] if immediate == 1 else []  # the table is read, and the attempt counted
     engine.database[:] = [*before, "well", "well", failing]  # the attempt, the dead letter, the pause
@@ -1019,7 +1004,7 @@ def test_a_dead_letter_whose_write_failed_and_then_is_over_the_limit_has_its_las
     engine.poll()
     engine.work_all()
     engine.scripts["0/0"][:] = ["f"]
-    engine.clock.seconds += 31.0
+    engine.clock.advance(31.0)
     engine.take()
     engine.database[:] = ["well", "well", "well", "away"]  # it is known here only that its attempts are used up
     engine.work()
@@ -1047,7 +1032,7 @@ def test_crashes_count_towards_the_limit(make: Callable[..., Engine], held: bool
             continue
         while engine.take() and engine.alive(engine.work):
             pass
-        engine.clock.seconds += 31.0
+        engine.clock.advance(31.0)
 
     tries = len(engine.calls)
     assert engine.dead() == Counter(["1/0"])
@@ -1124,7 +1109,7 @@ def test_a_handler_that_was_resumed_before_its_member_looked_goes_on(make: Calla
     engine.work_all()
     assert engine.told("limited", "held_back") == ["limited"]
     engine.resume()
-    engine.clock.seconds += 61.0
+    engine.clock.advance(61.0)
     engine.settle()
 
     assert engine.dead() == Counter(["0/0", "0/1"])
@@ -1279,7 +1264,7 @@ def test_a_dead_letter_tells_the_id_of_its_inbox_row_where_that_is_not_its_own(
     for _ in range(20):
         engine.poll()
         engine.work_all()
-        engine.clock.seconds += 31.0
+        engine.clock.advance(31.0)
 
     [(stored,)] = engine.query("SELECT headers FROM postroom_outbox WHERE topic = ?", DLQ)
     pairs, _ = load(stored)

@@ -9,31 +9,19 @@ from hypothesis import strategies as st
 from postroom.inbox.gate import AdaptiveLimit, Gate
 from postroom.inbox.policy import Policy
 from postroom.messaging.backoff import Backoff
+from postroom.testing import FakeClock
 
 
-class Clock:
-    seconds = 0.0
-
-    def now(self) -> Any:
-        raise NotImplementedError
-
-    def monotonic(self) -> float:
-        return self.seconds
-
-    def wait(self, event: Any, timeout: float) -> bool:
-        raise NotImplementedError
-
-
-def gate(clock: Clock, *, workers: int = 4, adaptive: bool = False, **policy: Any) -> Gate:
+def gate(clock: FakeClock, *, workers: int = 4, adaptive: bool = False, **policy: Any) -> Gate:
     return Gate(Policy(**policy), clock, Backoff(1.0, 8.0), workers=workers, adaptive=adaptive)
 
 
 def test_without_limits_a_whole_batch_may_begin() -> None:
-    assert gate(Clock()).room(50) == 50
+    assert gate(FakeClock()).room(50) == 50
 
 
 def test_no_more_batches_at_a_time_than_its_bulkhead() -> None:
-    bulkhead = gate(Clock(), concurrency=2)
+    bulkhead = gate(FakeClock(), concurrency=2)
     for _ in range(2):
         assert bulkhead.room(10) == 10
         bulkhead.begin(10)
@@ -45,13 +33,13 @@ def test_no_more_batches_at_a_time_than_its_bulkhead() -> None:
 
 
 def test_a_bulkhead_is_never_wider_than_there_are_workers() -> None:
-    wide = gate(Clock(), workers=1, concurrency=100)
+    wide = gate(FakeClock(), workers=1, concurrency=100)
     wide.begin(1)
     assert wide.room(1) == 0
 
 
 def test_an_operators_pause_shuts_it_until_it_is_taken_back() -> None:
-    shut = gate(Clock())
+    shut = gate(FakeClock())
     shut.paused = "wrong prices"
     assert (shut.room(1), shut.is_shut, shut.opens_in()) == (0, True, float("inf"))
     shut.paused = None
@@ -60,52 +48,52 @@ def test_an_operators_pause_shuts_it_until_it_is_taken_back() -> None:
 
 @given(rate=st.floats(0.5, 200.0), steps=st.lists(st.tuples(st.floats(0.0, 2.0), st.integers(1, 50)), max_size=60))
 def test_the_rate_is_kept_over_any_stretch_of_time(rate: float, steps: list[tuple[float, int]]) -> None:
-    clock = Clock()
+    clock = FakeClock()
     slow = gate(clock, rate=rate)
     slow.room(1)
     begun = 0
     for seconds, wanted in steps:
-        clock.seconds += seconds
+        clock.advance(seconds)
         room = slow.room(wanted)
         assert 0 <= room <= wanted
         if room:
             slow.begin(room)
             slow.end(0.0)
             begun += room
-        assert begun <= rate * clock.seconds + max(1.0, rate / 5) + 1e-6
+        assert begun <= rate * clock.monotonic() + max(1.0, rate / 5) + 1e-6
 
 
 def test_a_rate_of_less_than_one_a_second_lets_something_through() -> None:
-    clock = Clock()
+    clock = FakeClock()
     slow = gate(clock, rate=0.1)
     begun = 0
     for _ in range(100):
-        clock.seconds += slow.opens_in()
+        clock.advance(slow.opens_in())
         if slow.room(5):
             slow.begin(1)
             slow.end(0.0)
             begun += 1
-    assert begun == pytest.approx(clock.seconds * 0.1, abs=1)
+    assert begun == pytest.approx(clock.monotonic() * 0.1, abs=1)
 
 
 def test_a_rate_that_an_operator_sets_holds_from_then_on() -> None:
-    clock = Clock()
+    clock = FakeClock()
     changed = gate(clock)
     assert changed.room(50) == 50
     changed.policy = Policy(rate=5.0)
     assert changed.room(50) == 0
-    clock.seconds = 1.0
+    clock.advance(1.0)
     assert changed.room(50) == 1
     changed.policy = Policy()
     assert changed.room(50) == 50
 
 
 def test_half_open_one_message_tries_alone() -> None:
-    clock = Clock()
+    clock = FakeClock()
     tried = gate(clock)
     seconds = tried.breaker.unavailable() or 0.0
     assert (tried.is_shut, tried.room(10), tried.opens_in()) == (True, 0, seconds)
-    clock.seconds = seconds
+    clock.advance(seconds)
     assert (tried.is_shut, tried.room(10)) == (False, 1)
     tried.begin(1)
     assert tried.room(10) == 0
@@ -115,11 +103,11 @@ def test_half_open_one_message_tries_alone() -> None:
 
 
 def test_one_that_began_before_the_breaker_opened_does_not_send_out_a_second_probe() -> None:
-    clock = Clock()
+    clock = FakeClock()
     tried = gate(clock)
     tried.begin(1)  # slow
     tried.begin(1)
-    clock.seconds += tried.breaker.unavailable() or 0.0
+    clock.advance(tried.breaker.unavailable() or 0.0)
     tried.end(0.1)
     tried.begin(1)  # the probe
     tried.end(5.0)  # the slow one
@@ -128,14 +116,14 @@ def test_one_that_began_before_the_breaker_opened_does_not_send_out_a_second_pro
     assert tried.room(1) == 1
 
 
-def run(limit: AdaptiveLimit, clock: Clock, seconds: float, times: int, ceiling: int = 32) -> None:
+def run(limit: AdaptiveLimit, clock: FakeClock, seconds: float, times: int, ceiling: int = 32) -> None:
     for _ in range(times):
-        clock.seconds += seconds / limit.limit
+        clock.advance(seconds / limit.limit)
         limit.note(seconds, ceiling)
 
 
 def test_concurrency_grows_while_nothing_gets_slower_up_to_the_ceiling() -> None:
-    clock = Clock()
+    clock = FakeClock()
     limit = AdaptiveLimit(clock)
     assert limit.limit == 2
     run(limit, clock, 0.1, 10)
@@ -145,7 +133,7 @@ def test_concurrency_grows_while_nothing_gets_slower_up_to_the_ceiling() -> None
 
 
 def test_concurrency_falls_where_messages_take_twice_as_long_and_comes_back() -> None:
-    clock = Clock()
+    clock = FakeClock()
     limit = AdaptiveLimit(clock)
     run(limit, clock, 0.1, 5_000)
     run(limit, clock, 0.5, 60)
@@ -156,7 +144,7 @@ def test_concurrency_falls_where_messages_take_twice_as_long_and_comes_back() ->
 
 
 def test_a_new_normal_is_accepted_in_the_end() -> None:
-    clock = Clock()
+    clock = FakeClock()
     limit = AdaptiveLimit(clock)
     run(limit, clock, 0.1, 1_000)
     run(limit, clock, 0.5, 60)
@@ -166,7 +154,7 @@ def test_a_new_normal_is_accepted_in_the_end() -> None:
 
 
 def test_what_was_on_its_way_together_is_one_sign_of_slowness() -> None:
-    clock = Clock()
+    clock = FakeClock()
     limit = AdaptiveLimit(clock)
     run(limit, clock, 0.1, 5_000, ceiling=10)
     for _ in range(10):
@@ -176,10 +164,10 @@ def test_what_was_on_its_way_together_is_one_sign_of_slowness() -> None:
 
 @given(notes=st.lists(st.tuples(st.floats(0.0, 100.0), st.integers(1, 64)), max_size=100))
 def test_the_limit_stays_between_one_and_the_ceiling(notes: list[tuple[float, int]]) -> None:
-    clock = Clock()
+    clock = FakeClock()
     limit = AdaptiveLimit(clock)
     for seconds, ceiling in notes:
-        clock.seconds += seconds
+        clock.advance(seconds)
         limit.note(seconds, ceiling)
         assert limit.limit >= 1
     for _ in range(2):

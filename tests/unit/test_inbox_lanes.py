@@ -2,10 +2,7 @@
 
 from collections import defaultdict, deque
 from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from random import Random
-from threading import Event as Flag
 from typing import Any
 
 import pytest
@@ -21,26 +18,13 @@ from postroom.inbox.lane import Item, Job, Kind, LaneId, weight
 from postroom.inbox.lanes import Lanes
 from postroom.messaging.backoff import Backoff
 from postroom.messaging.records import Partition, ReceivedRecord
+from postroom.testing import FakeClock
 
 PLACES = [Partition("orders", number) for number in range(3)]
 TYPES = ("first", "second")
 MOST = 6
 MOST_BYTES = 6_000
 BATCH = 3
-
-
-@dataclass
-class Clock:
-    seconds: float = 0.0
-
-    def now(self) -> datetime:
-        return datetime(2025, 1, 1, tzinfo=UTC)
-
-    def monotonic(self) -> float:
-        return self.seconds
-
-    def wait(self, event: Flag, timeout: float) -> bool:
-        raise NotImplementedError
 
 
 def handlers(**priorities: int) -> dict[str, Handler]:
@@ -50,7 +34,7 @@ def handlers(**priorities: int) -> dict[str, Handler]:
     return {str(each.event_type): each for each in inbox.handlers}
 
 
-def gates(known: dict[str, Handler], clock: Clock, workers: int = 4) -> dict[Handler, Gate]:
+def gates(known: dict[str, Handler], clock: FakeClock, workers: int = 4) -> dict[Handler, Gate]:
     policy = InboxSettings()
     return {each: Gate(each.policy_by(policy), clock, Backoff(), workers=workers) for each in known.values()}
 
@@ -59,7 +43,7 @@ class World:
     """Lanes, and the log that they are fed from."""
 
     def __init__(self, batch: int = BATCH, most: int = MOST, **priorities: int) -> None:
-        self.clock = Clock()
+        self.clock = FakeClock()
         self.handlers = handlers(**priorities)
         self.gates = gates(self.handlers, self.clock)
         self.lanes = Lanes(self.clock, self.gates, batch_size=batch, most=most, most_bytes=MOST_BYTES)
@@ -255,11 +239,11 @@ class LanesMachine(RuleBasedStateMachine):
     )
     def hold(self, place: Partition, key: bytes, due: float | None) -> None:
         """The table is read again: it has one key."""
-        self.lanes.hold({LaneId(place, key, -1): None if due is None else self.world.clock.seconds + due})
+        self.lanes.hold({LaneId(place, key, -1): None if due is None else self.world.clock.monotonic() + due})
 
     @rule(seconds=st.sampled_from([0.5, 5.0]))
     def time_passes(self, seconds: float) -> None:
-        self.world.clock.seconds += seconds
+        self.world.clock.advance(seconds)
 
     @rule()
     def commit(self) -> None:
@@ -292,7 +276,7 @@ class LanesMachine(RuleBasedStateMachine):
         while self.jobs:
             self.end(0, BATCH, "again", wait=False)
         for _ in range(500):
-            self.world.clock.seconds += 10
+            self.world.clock.advance(10)
             self.take()
             if not self.jobs:
                 break
@@ -447,7 +431,7 @@ def test_a_key_whose_wait_was_cut_short_is_not_forgotten_when_the_wait_would_hav
     world.lanes.done(job)
     world.add(PLACES[0], b"a")
     first = world.take()
-    world.clock.seconds = 11.0
+    world.clock.advance(11.0)
     assert world.lanes.take(0) is None  # the old wait ends here
 
     world.add(PLACES[0], b"a")

@@ -38,6 +38,7 @@ from postroom.messaging.headers import first, load
 from postroom.messaging.ports import PartitionsHook
 from postroom.messaging.records import Partition, ReceivedRecord
 from postroom.outbox import Event, Message, schema
+from postroom.testing import FakeClock
 
 GROUP = "billing"
 UNLUCKY = 13
@@ -59,23 +60,15 @@ class Receipt(Event, topic="receipts", key="order_id", type="shop.receipt"):
     order_id: str
 
 
-class FakeClock:
+class WaitedClock(FakeClock):
     """Time passes when somebody waits; ``then`` is what happens at the n-th wait."""
 
     def __init__(self) -> None:
-        self.seconds = 0.0
-        self.waits: list[float] = []
+        super().__init__(datetime(2025, 1, 1, tzinfo=UTC), passing=True)
         self.then: dict[int, Callable[[], object]] = {}
 
-    def now(self) -> datetime:
-        return datetime(2025, 1, 1, tzinfo=UTC) + timedelta(seconds=self.seconds)
-
-    def monotonic(self) -> float:
-        return self.seconds
-
     def wait(self, event: Flag, timeout: float) -> bool:
-        self.seconds += timeout
-        self.waits.append(timeout)
+        super().wait(event, timeout)
         self.then.pop(len(self.waits), lambda: None)()
         return event.wait(0.0005)  # the workers are real
 
@@ -84,7 +77,7 @@ class FakeClock:
 class FakeKafka:
     """One topic log and its committed offsets. What a poll finds nothing for, ``idle`` decides."""
 
-    clock: FakeClock
+    clock: WaitedClock
     idle: Callable[[], object] = lambda: None
     log: dict[Partition, list[ReceivedRecord]] = field(default_factory=dict)
     committed: dict[Partition, int] = field(default_factory=dict)
@@ -163,7 +156,7 @@ class FakeConsumer:
         for record in found:
             self.positions[record.partition] = record.offset + 1
         if not found:
-            self.kafka.clock.seconds += timeout
+            self.kafka.clock.advance(timeout)
             if timeout:
                 self.kafka.idle()
         return found
@@ -189,7 +182,7 @@ class World:
     """A database, a Kafka, an inbox, and what its runner told."""
 
     path: Path
-    clock: FakeClock
+    clock: WaitedClock
     kafka: FakeKafka
     inbox: Inbox
     steps: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
@@ -265,7 +258,7 @@ def world(template: Path, tmp_path: Path) -> World:
 
 def new_world(template: Path, folder: Path, **options: Any) -> World:
     path = Path(shutil.copy(template, folder / f"{uuid4().hex}.db"))
-    clock = FakeClock()
+    clock = WaitedClock()
     return World(path, clock, FakeKafka(clock), Inbox(GROUP, **options))
 
 
@@ -620,7 +613,7 @@ def test_a_rebalance_in_the_middle_of_the_work_repeats_no_effect(world: World) -
     @world.inbox.handler("orders", Paid)
     def handle(event: Paid, ctx: Context) -> None:
         seen.append(event.order_id)
-        world.clock.seconds += 1
+        world.clock.advance(1)
         world.kafka.consumers[0].rebalance = len(seen) == 2
 
     for number in range(4):

@@ -2,8 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
-from threading import Event
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -14,22 +13,9 @@ from postroom.outbox.log import Forgotten
 from postroom.outbox.memory import MemoryLog
 from postroom.relay.settings import RelaySettings
 from postroom.relay.upkeep import Upkeep
+from postroom.testing import FakeClock
 
 Steps = Any  # tests/conftest.py
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.seconds = 100.0
-
-    def monotonic(self) -> float:
-        return self.seconds
-
-    def now(self) -> datetime:
-        raise AssertionError
-
-    def wait(self, event: Event, seconds: float) -> bool:
-        raise AssertionError
 
 
 @dataclass
@@ -53,37 +39,37 @@ class Store(MemoryLog):
         return self.answers.pop(0) if self.answers else []
 
 
-def upkeep(store: Store, steps: Steps, clock: Clock, **settings: Any) -> Upkeep:
+def upkeep(store: Store, steps: Steps, clock: FakeClock, **settings: Any) -> Upkeep:
     return Upkeep(store, RelaySettings(**settings), steps, clock)
 
 
 def test_the_inbox_gets_its_days_and_loses_old_ones_in_their_rhythm(steps: Steps) -> None:
-    store, clock = Store(answers=[[Forgotten("inbox_20260101", 5)]]), Clock()
+    store, clock = Store(answers=[[Forgotten("inbox_20260101", 5)]]), FakeClock()
     duties = upkeep(store, steps, clock, inbox_retention_hours=48)
     for _ in range(121):
         duties.run()
-        clock.seconds += 1.0
+        clock.advance(1.0)
     assert store.added == 5
     assert store.kept == [timedelta(hours=48)] * 3
     assert steps.of("inbox_pruned") == [{"parts": ["inbox_20260101"]}]
 
 
 def test_what_is_left_of_old_rows_goes_soon_and_not_at_once(steps: Steps) -> None:
-    store, clock = Store(answers=[[Forgotten("inbox_other", 10_000, more=True)]]), Clock()
+    store, clock = Store(answers=[[Forgotten("inbox_other", 10_000, more=True)]]), FakeClock()
     duties = upkeep(store, steps, clock)
     for seconds, calls in ((0.0, 1), (0.5, 1), (0.6, 2), (1.0, 2), (30.0, 2)):
-        clock.seconds += seconds
+        clock.advance(seconds)
         duties.run()
         assert len(store.kept) == calls, seconds
     assert store.kept[0] == timedelta(hours=720), "the default"
 
 
 def test_a_relay_that_may_not_drop_tables_says_so_once(steps: Steps) -> None:
-    store, clock = Store(refuses=True), Clock()
+    store, clock = Store(refuses=True), FakeClock()
     duties = upkeep(store, steps, clock)
     for _ in range(200):
         duties.run()
-        clock.seconds += 1.0
+        clock.advance(1.0)
     assert [facts["duty"] for facts in steps.of("not_allowed")] == ["prune_inbox"]
     assert store.added == 7
 

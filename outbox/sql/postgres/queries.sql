@@ -287,14 +287,23 @@ WHERE (%(action)s::text IS NULL OR action = %(action)s)
 ORDER BY id DESC LIMIT %(limit)s
 
 -- name: move_due
--- Delayed messages that are due go into the log, in the order in which they are due.
+-- Delayed messages that are due go into the log, in the order in which they are due: by the relay's clock, else by ours.
 WITH due AS (
     DELETE FROM {outbox_scheduled} WHERE id IN (
-        SELECT id FROM {outbox_scheduled} WHERE due_at <= clock_timestamp()
+        SELECT id FROM {outbox_scheduled} WHERE due_at <= coalesce(%(now)s::timestamptz, clock_timestamp())
         ORDER BY due_at, id LIMIT %(limit)s FOR UPDATE SKIP LOCKED)
     RETURNING *)
 INSERT INTO {outbox} (id, topic, key, type, payload, headers)
 SELECT id, topic, key, type, payload, headers FROM due ORDER BY due_at, id
+
+-- name: written
+-- What this transaction sees of the log after a position, and after it what is delayed: for tests.
+SELECT id, topic, key, type, payload, headers, due_at FROM (
+    SELECT position, created_at, id::text, topic, key, type, payload, headers::text, NULL::timestamptz AS due_at
+    FROM {outbox} WHERE position > %(after)s
+    UNION ALL
+    SELECT NULL, created_at, id::text, topic, key, type, payload, headers::text, due_at FROM {outbox_scheduled}) seen
+ORDER BY position NULLS LAST, created_at
 
 -- name: add_partitions
 SELECT {schema}."{outbox.name}_add_partitions"(%(ahead)s, %(size)s)
@@ -442,6 +451,10 @@ ON CONFLICT (consumer_group, message_id) DO UPDATE
 SET outcome = excluded.outcome, handler = excluded.handler, attempts = excluded.attempts,
     replays = excluded.replays, processed_at = clock_timestamp()
 WHERE i.outcome = 'dead-lettered' AND i.replays < excluded.replays
+
+-- name: inbox_forget
+-- As after its retention: for tests.
+DELETE FROM {inbox} WHERE consumer_group = %(group)s AND message_id = %(message_id)s
 
 -- name: inbox_outcome
 SELECT outcome, replays, result::text, processed_at

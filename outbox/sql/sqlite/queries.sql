@@ -158,6 +158,15 @@ ORDER BY id DESC LIMIT :limit
 SELECT id, topic, key, type, payload, headers FROM {outbox_scheduled}
 WHERE due_at <= :now ORDER BY due_at, id LIMIT :limit
 
+-- name: written
+-- What this transaction sees of the log after a position, and after it what is delayed: for tests.
+SELECT id, topic, key, type, payload, headers, due_at FROM (
+    SELECT 0 AS late, position, id, topic, key, type, payload, headers, NULL AS due_at
+    FROM {outbox} WHERE position > :after
+    UNION ALL
+    SELECT 1, rowid, id, topic, key, type, payload, headers, due_at FROM {outbox_scheduled}) seen
+ORDER BY late, position
+
 -- name: delete_scheduled
 DELETE FROM {outbox_scheduled} WHERE id = :id
 
@@ -215,6 +224,10 @@ ON CONFLICT (consumer_group, message_id) DO UPDATE
 SET outcome = excluded.outcome, handler = excluded.handler, attempts = excluded.attempts,
     replays = excluded.replays, processed_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now')
 WHERE i.outcome = 'dead-lettered' AND i.replays < excluded.replays
+
+-- name: inbox_forget
+-- As after its retention: for tests.
+DELETE FROM {inbox} WHERE consumer_group = :group AND message_id = :message_id
 
 -- name: inbox_outcome
 SELECT outcome, replays, result, processed_at
