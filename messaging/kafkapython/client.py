@@ -8,6 +8,7 @@ from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssi
 
 from ..errors import ConfigurationError
 from ..ports import PartitionsHook
+from .cluster import AdminCluster
 from .consumer import GroupConsumer
 from .publisher import IdempotentPublisher
 from .topics import AdminTopics, Reader
@@ -94,6 +95,9 @@ class KafkaPython:
 
     def topics(self) -> AdminTopics:
         return AdminTopics(self._for(KafkaAdminClient, {}))
+
+    def cluster(self) -> AdminCluster:
+        return AdminCluster(self._for(KafkaAdminClient, {}))
 
     def _for(self, part: Any, defaults: Mapping[str, Any]) -> dict[str, Any]:
         merged = {**_COMMON, **defaults, **self._options}

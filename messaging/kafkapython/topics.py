@@ -12,6 +12,7 @@ from ..errors import KafkaUnavailable, UnknownTopic
 from ..records import Partition, ReceivedRecord
 from .build import build
 from .consumer import received
+from .coordinator import ask_coordinator
 from .errors import translated
 
 #: Without a record for this long, in seconds, while some should be there, reading gives up.
@@ -96,8 +97,7 @@ class AdminTopics:
         parts = [TopicPartition(topic, number) for topic in topics for number in range(known.get(topic, 0))]
         if not parts:
             return {}
-        with translated():
-            offsets = self._admin.list_group_offsets({group: parts})[group]
+        offsets = ask_coordinator(lambda: self._admin.list_group_offsets({group: parts})[group])
         return {Partition(*part): found.offset for part, found in offsets.items() if found.offset >= 0}
 
     def close(self) -> None:
