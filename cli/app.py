@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ..dlq import Ledger
     from ..inbox.desk import Desk
     from ..messaging.kafka import KafkaOptions
-    from ..messaging.ports import Kafka, TopicReader, Topics
+    from ..messaging.ports import Cluster, Kafka, TopicReader, Topics
     from ..messaging.redact import Redaction
     from ..outbox.archive import Archive
     from ..outbox.log import LogStore
@@ -187,6 +187,15 @@ class App:
             yield topics
         finally:
             topics.close()
+
+    @contextmanager
+    def cluster(self) -> "Iterator[Cluster]":
+        """The client for questions about the cluster, closed at the end."""
+        cluster = self.kafka().cluster()
+        try:
+            yield cluster
+        finally:
+            cluster.close()
 
     def hush_libraries(self) -> None:
         """The Kafka client logs an error for each try to connect; ours says it once."""

@@ -20,11 +20,15 @@ _AGAIN_AFTER = 15.0
 
 @dataclass(frozen=True, slots=True)
 class Lag:
-    """Records of a topic that the group has not read. ``uncommitted``: partitions of which it never read any."""
+    """Records of a topic that the group has not read. ``uncommitted``: partitions of which it never read any.
+
+    ``read``: the sum of the offsets that it read up to, which grows while it reads.
+    """
 
     messages: int
     partitions: int
     uncommitted: int
+    read: int = 0
 
 
 Lags = dict[str, dict[str, Lag]]
@@ -78,4 +82,5 @@ class Lagging:
 def _lag(topic: str, ends: Mapping[int, tuple[int, int]], committed: "Mapping[Partition, int]") -> Lag:
     read = {part.number: offset for part, offset in committed.items() if part.topic == topic}
     behind = [end - max(first, read.get(number, first)) for number, (first, end) in ends.items()]
-    return Lag(sum(max(0, each) for each in behind), len(ends), len(ends.keys() - read.keys()))
+    uncommitted = len(ends.keys() - read.keys())
+    return Lag(sum(max(0, each) for each in behind), len(ends), uncommitted, sum(read.values()))
