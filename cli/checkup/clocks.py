@@ -20,7 +20,7 @@ def clock(patient: Patient) -> Iterator[Finding]:
     skew, unsure = min((_look(patient) for _ in range(_LOOKS)), key=lambda look: look[1])
     settings = patient.app.settings
     if abs(skew) <= _NOTICEABLE + unsure:
-        told = f"within {abs(skew) + unsure:.1f} s of the database's"
+        told = f"within {max(0.1, abs(skew) + unsure):.1f} s of the database's"
         yield Finding("clock", "this machine", "ok", told)
         return
     told = (

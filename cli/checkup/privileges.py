@@ -13,11 +13,13 @@ _TOLD = 4
 
 def privileges(patient: Patient) -> Iterator[Finding]:
     """The role is one of those of `postroom db grants`, in full, and neither a superuser nor the tables' owner."""
-    if not patient.on_postgres or not patient.has_tables:
+    if not patient.on_postgres:
         return
     from ...outbox.grants import KINDS, held_params, rights
 
-    [(role, is_superuser, is_owner, as_caller)] = patient.rows("myself", file="grants")
+    [(role, is_there, is_superuser, is_owner, as_caller)] = patient.rows("myself", file="grants")
+    if not is_there:
+        return
     if is_superuser or is_owner:
         why = "is a superuser" if is_superuser else "owns the tables"
         told = f"{role} {why}: a program that is broken into can change every message"
@@ -38,7 +40,7 @@ def privileges(patient: Patient) -> Iterator[Finding]:
     if as_caller and "relay" in able:
         told = "the functions that make and drop partitions do not run as the tables' owner, which they need"
         yield Finding("privileges", "functions", "problem", told, _grant(role, able))
-    if not able and not any(right in held for right in everything):
+    if not able and all(right.sort == "function" for right in held):  # which everybody may call at first
         told = f"{role} has no right on the tables"
         yield Finding("privileges", role, "problem", told, _grant(role, ["KIND"]))
 
@@ -47,7 +49,9 @@ def _is_meant(needed: "Sequence[Right]", held: "Collection[Right]", others: "Seq
     """Whether a role has most of what a kind needs, and some of it for nothing else that it is able to be."""
     explained = {right for each in others for right in each}
     there = [right for right in needed if right in held]
-    return 2 * len(there) > len(needed) and any(right not in explained for right in there)
+    # A right on a table is one on its columns.
+    for_this = [right for right in there if not explained & {right, right._replace(column="")}]
+    return 2 * len(there) > len(needed) and bool(for_this)
 
 
 def _lacking(role: str, kind: str, missing: "Sequence[Right]", *, is_needed: bool) -> Finding:

@@ -12,7 +12,7 @@ from .patient import Finding, Patient
 
 #: A relay that is frozen for longer than its lease is replaced, and what it had in flight goes out again.
 _SHORT_LEASE = 5.0
-_BOTH_CLIENTS = "kafka_options"
+_OPTIONS = "kafka_options"
 
 
 def settings(patient: Patient) -> Iterator[Finding]:
@@ -34,7 +34,7 @@ def options(patient: Patient) -> Iterator[Finding]:
     try:
         patient.app.kafka()
     except PostroomError as error:
-        yield Finding("options", _BOTH_CLIENTS, "problem", sentence(error), "Take it out of kafka_options.")
+        yield Finding("options", _OPTIONS, "problem", sentence(error), "Take it out of kafka_options.")
         return
     weak = 0
     for name, value in given.items():
@@ -42,7 +42,7 @@ def options(patient: Patient) -> Iterator[Finding]:
             weak += 1
             yield finding
     if not weak:
-        yield Finding("options", _BOTH_CLIENTS, "ok", "none that weakens a promise")
+        yield Finding("options", _OPTIONS, "ok", "none that weakens a promise")
 
 
 def _of_option(name: str, value: Any) -> Iterator[Finding]:
@@ -103,9 +103,9 @@ def health(patient: Patient) -> Iterator[Finding]:
 
 def versions(patient: Patient) -> Iterator[Finding]:
     """What runs here."""
-    yield Finding("versions", "Python", "ok", platform.python_version())
     if not patient.has_settings:
         return
+    yield Finding("versions", "Python", "ok", platform.python_version())
     from psycopg import pq
 
     told = f"{version('psycopg')}, {pq.__impl__} implementation, libpq {pq.version() // 10_000}"

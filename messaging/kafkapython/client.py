@@ -34,6 +34,7 @@ _FORBIDDEN = {
     "value_serializer": "payloads are bytes",
     "key_deserializer": "keys are bytes",
     "value_deserializer": "payloads are bytes",
+    "partitioner": "records go where Java's default partitioner has them",
     "transactional_id": "the relay needs no Kafka transactions",
 }
 #: Whether a codec can be used here, and the extra of kafka-python that brings it.

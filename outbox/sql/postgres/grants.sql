@@ -7,9 +7,11 @@ FROM pg_roles r CROSS JOIN pg_class c
 WHERE r.rolname = ANY (%(roles)s) AND c.oid = '{outbox}'::regclass
 
 -- name: myself
--- Who this connection is: a superuser, a member of who owns the tables, and how many of the functions that need the
--- owner would not run as the owner.
-SELECT current_user::text, (SELECT rolsuper FROM pg_roles WHERE rolname = current_user),
+-- Who this connection is; whether the tables are there; whether it is a superuser, or a member of who owns the tables;
+-- and how many of the functions that need the owner would not run as the owner.
+SELECT current_user::text,
+       EXISTS (SELECT FROM pg_class c WHERE c.relnamespace = n.oid AND c.relname = '{outbox.name}'),
+       (SELECT rolsuper FROM pg_roles WHERE rolname = current_user),
        coalesce((SELECT pg_has_role(c.relowner, 'MEMBER') FROM pg_class c
                  WHERE c.relnamespace = n.oid AND c.relname = '{outbox.name}'), false),
        (SELECT count(*) FROM pg_proc p
