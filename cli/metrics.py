@@ -114,7 +114,7 @@ def build(service: str) -> Readings:
 
 
 class Looks:
-    """``Readings`` as ``looks`` take them by name; see above. Thread-safe. ``up`` shows which of them could be taken."""
+    """``Readings`` as ``looks`` take them by name; see above. Thread-safe. ``up`` shows which could be taken."""
 
     def __init__(
         self,

@@ -3,6 +3,7 @@
 import http.client
 import shutil
 import subprocess
+import time
 from datetime import UTC, datetime, timedelta
 from threading import Event
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from postroom.cli.health import HealthServer
-from postroom.cli.metrics import ANSWERS, BACKLOG, Looks, build, catalogue
+from postroom.cli.metrics import ANSWERS, BACKLOG, Looks, build, catalogue, taken
 from postroom.inbox import Inbox
 from postroom.inbox import metrics as of_inbox
 from postroom.messaging.errors import DatabaseUnavailable, Interrupted, KafkaUnavailable
@@ -312,6 +313,36 @@ def test_a_database_that_hangs_holds_no_scrape_up(monkeypatch: pytest.MonkeyPatc
         assert looked.times == 2
     finally:
         looked.hold.set()
+
+
+def test_kafka_and_the_database_hold_a_scrape_up_together_and_not_one_after_the_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("postroom.cli.metrics._WAIT", 0.3)
+    hold = Event()
+    slow = [Looked(), Looked()]
+    for each in slow:
+        each.hold = hold
+    looks = [Looks({"outbox": each}, up=None) for each in slow]
+    began = time.monotonic()
+    try:
+        assert taken(*looks) == []
+        assert time.monotonic() - began < 0.55
+        assert [each.times for each in slow] == [1, 1], "both were begun"
+    finally:
+        hold.set()
+
+
+def test_what_kafka_does_not_tell_is_absent_and_asked_for_seldom() -> None:
+    looked = Looked()
+    looks = Looks({"lag": looked}, looked.clock, every=10, up=None)
+    assert (BACKLOG.name, ()) in shown(*looks.readings())
+    looked.error = KafkaUnavailable("away")
+    looked.at += 9
+    assert (BACKLOG.name, ()) in shown(*looks.readings())
+    looked.at += 2
+    assert looks.readings() == []
+    assert looked.times == 2
 
 
 def test_metrics_are_served_beside_the_probes() -> None:
