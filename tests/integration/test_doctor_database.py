@@ -1,11 +1,9 @@
-"""Each check of ``postroom doctor`` in both states, against real servers; rights are in test_grants.py."""
+"""Each check of ``postroom doctor`` that asks the database, or nobody, in both states; rights are in test_grants.py."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
-from threading import Event
 from typing import Any
 
 import psycopg
@@ -13,70 +11,22 @@ import pytest
 from psycopg import sql
 from sqlalchemy.engine import make_url
 
-from postroom.cli.app import App
 from postroom.cli.checkup.examine import CHECKS, Check, examine
 from postroom.cli.checkup.patient import Finding, Patient
-from postroom.cli.command import COMMON
+from postroom.cli.statistics import Statistics
 from postroom.dlq import Ledger
 from postroom.inbox import Inbox
 from postroom.inbox.desk import Desk
 from postroom.messaging.clock import SystemClock
-from postroom.messaging.kafka import connect
-from postroom.messaging.ports import Kafka
-from postroom.messaging.records import OutgoingRecord
-from postroom.outbox import Message, Outbox, schema
+from postroom.messaging.errors import DatabaseUnavailable
+from postroom.outbox import Message, Outbox
 from postroom.outbox.database import open_store
 from postroom.outbox.log import LogStore, Refusal, Report
-from postroom.testing import kafka_broker
-from postroom.testing.kafka import Broker
-from postroom.testing.postgres import Database, Postgres
+from postroom.testing.postgres import Postgres
 
+Doctor = Any  # tests/integration/conftest.py
+Append = Callable[..., None]
 Found = dict[tuple[str, str], Finding]
-
-
-class Doctor:
-    """Looks at a database and a cluster, and remembers what it saw last."""
-
-    def __init__(self, url: str, broker: Broker | None = None) -> None:
-        self.url = url
-        self._broker = broker
-
-    def patient(self, inbox: Inbox | None = None, **settings: Any) -> Patient:
-        app = App()
-        assignments = [f"{name.replace('__', '.')}={value}" for name, value in settings.items()]
-        given: dict[str, Any] = {**dict.fromkeys(COMMON), "database_url": self.url, "assignments": assignments}
-        if self._broker is not None:
-            given["kafka_bootstrap_servers"] = self._broker.bootstrap_servers
-            assignments.append(f"kafka_options={json.dumps(dict(self._broker.client_config))}")
-        app.take(given)
-        return Patient(app, inbox)
-
-    def look(self, *names: str, inbox: Inbox | None = None, **settings: Any) -> Found:
-        """What the checks of these names find."""
-        with closing(self.patient(inbox, **settings)) as patient:
-            found = examine(patient, [check for check in CHECKS if check.name in names])
-        assert not [each for each in found if "Unexpected" in each.told], found
-        assert all(each.todo for each in found if each.state != "ok"), found
-        return {(each.check, each.subject): each for each in found}
-
-
-@pytest.fixture
-def doctor(postroom_postgres: Database) -> Doctor:
-    schema.upgrade(postroom_postgres.url)
-    return Doctor(postroom_postgres.url)
-
-
-@pytest.fixture
-def on_sqlite(tmp_path: Path) -> Doctor:
-    url = f"sqlite:///{tmp_path / 'log.db'}"
-    schema.upgrade(url)
-    return Doctor(url)
-
-
-@pytest.fixture
-def store(doctor: Doctor) -> Iterator[LogStore]:
-    with closing(open_store(doctor.url)) as store:
-        yield store
 
 
 def execute(url: str, *statements: str) -> None:
@@ -84,11 +34,6 @@ def execute(url: str, *statements: str) -> None:
     with psycopg.connect(url, autocommit=True) as connection:
         for statement in statements:
             connection.execute(sql.SQL(statement).format(database=sql.Identifier(name)))
-
-
-def entries(topic: str, *keys: bytes | None) -> list[Any]:
-    outbox = Outbox(source="/test")
-    return [outbox.entry(Message(topic=topic, key=key, payload=b"x" * 2_000, type="n")) for key in keys]
 
 
 def test_a_server_that_does_not_wait_for_the_disk_breaks_the_first_promise(doctor: Doctor) -> None:
@@ -134,12 +79,12 @@ def test_versions_are_told_and_one_too_old_is_a_problem(doctor: Doctor, monkeypa
     assert doctor.look("versions")["versions", "PostgreSQL"].state == "problem"
 
 
-def test_a_library_that_is_slow_is_told(doctor: Doctor, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = doctor.look("versions")
+def test_a_library_that_is_slow_is_told(on_sqlite: Doctor, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = on_sqlite.look("versions")
     assert {found["versions", name].state for name in ("psycopg", "kafka-python")} == {"ok"}
     monkeypatch.setattr("psycopg.pq.__impl__", "python")
     monkeypatch.setattr("postroom.cli.checkup.program.find_spec", lambda _: None)
-    found = doctor.look("versions")
+    found = on_sqlite.look("versions")
     assert {found["versions", name].state for name in ("psycopg", "kafka-python")} == {"warning"}
 
 
@@ -149,7 +94,8 @@ def test_transactions_that_are_forgotten_are_named_and_never_their_queries(
     assert doctor.look("transaction")["transaction", ""].state == "ok"
 
     def look() -> Found:
-        return doctor.look("transaction", relay__transaction_warning_seconds=1)
+        found: Found = doctor.look("transaction", relay__transaction_warning_seconds=1)
+        return found
 
     with (
         psycopg.connect(doctor.url, application_name="a forgotten shell") as reading,
@@ -204,31 +150,28 @@ def test_a_replication_slot_that_nobody_reads_is_told(doctor: Doctor) -> None:
     execute(doctor.url, f"SELECT pg_drop_replication_slot('{name}')")
 
 
-@pytest.mark.parametrize(
-    "told",
-    [
-        ("wraparound", [(150_000_000,)], ("wraparound", ""), "ok"),
-        ("wraparound", [(1_200_000_000,)], ("wraparound", ""), "warning"),
-        ("wraparound", [(1_900_000_000,)], ("wraparound", ""), "problem"),
-        ("slots", [("s", True, "reserved", 5e6, False)], ("slot", "s"), "ok"),
-        ("slots", [("s", True, "extended", 20e9, False)], ("slot", "s"), "warning"),
-        ("slots", [("s", False, "extended", 2e9, False)], ("slot", "s"), "problem"),
-        ("slots", [("s", False, "lost", None, False)], ("slot", "s"), "warning"),
-        ("server", [(150_000, "15.0", True, "me")], ("database", "primary"), "problem"),
-        ("other_cluster", [(16,)], ("relay", "cursor"), "problem"),
-    ],
-)
-def test_what_no_test_can_bring_about_is_judged_by_its_numbers(
-    doctor: Doctor, monkeypatch: pytest.MonkeyPatch, told: tuple[str, list[Any], tuple[str, str], str]
-) -> None:
-    query, rows, place, state = told
+NUMBERS: list[tuple[str, list[Any], tuple[str, str], str]] = [
+    ("wraparound", [(150_000_000,)], ("wraparound", ""), "ok"),
+    ("wraparound", [(1_200_000_000,)], ("wraparound", ""), "warning"),
+    ("wraparound", [(1_900_000_000,)], ("wraparound", ""), "problem"),
+    ("slots", [("s", True, "reserved", 5e6, False)], ("slot", "s"), "ok"),
+    ("slots", [("s", True, "extended", 20e9, False)], ("slot", "s"), "warning"),
+    ("slots", [("s", False, "extended", 2e9, False)], ("slot", "s"), "problem"),
+    ("slots", [("s", False, "lost", None, False)], ("slot", "s"), "warning"),
+    ("server", [(150_000, "15.0", True, "me")], ("database", "primary"), "problem"),
+    ("other_cluster", [(16,)], ("relay", "cursor"), "problem"),
+]
+
+
+def test_what_no_test_can_bring_about_is_judged_by_its_numbers(doctor: Doctor, monkeypatch: pytest.MonkeyPatch) -> None:
     ask = Patient.rows
+    for query, rows, place, state in NUMBERS:
 
-    def answer(self: Patient, name: str, *args: Any, **named: Any) -> list[Any]:
-        return rows if name == query else ask(self, name, *args, **named)
+        def answer(self: Patient, name: str, *args: Any, of: str = query, told: Any = rows, **named: Any) -> Any:
+            return told if name == of else ask(self, name, *args, **named)
 
-    monkeypatch.setattr(Patient, "rows", answer)
-    assert doctor.look("wraparound", "slot", "versions", "relay")[place].state == state
+        monkeypatch.setattr(Patient, "rows", answer)
+        assert doctor.look("wraparound", "slot", "versions", "relay")[place].state == state, (query, rows)
 
 
 class Skewed(SystemClock):
@@ -239,20 +182,19 @@ class Skewed(SystemClock):
         return super().now() + self._by
 
 
-@pytest.mark.parametrize(("seconds", "state"), [(0, "ok"), (-3, "warning"), (3, "warning"), (60, "problem")])
-def test_a_clock_that_is_off_is_told_with_what_hangs_on_it(doctor: Doctor, seconds: float, state: str) -> None:
-    patient = doctor.patient()
-    patient.clock = Skewed(seconds)
-    [found] = examine(patient, [check for check in CHECKS if check.name == "clock"])
-    assert found.state == state, found
-    if seconds:
-        assert ("ahead of" in found.told) == (seconds > 0)
-        assert "leases are not" in found.told
+def test_a_clock_that_is_off_is_told_with_what_hangs_on_it(doctor: Doctor) -> None:
+    for seconds, state in ((0, "ok"), (-3, "warning"), (3, "warning"), (60, "problem")):
+        patient = doctor.patient()
+        patient.clock = Skewed(seconds)
+        [found] = examine(patient, [check for check in CHECKS if check.name == "clock"])
+        assert found.state == state, (seconds, found)
+        assert seconds == 0 or ("ahead of" in found.told) == (seconds > 0)
+        assert seconds == 0 or "leases are not" in found.told
 
 
-def test_a_relay_that_is_missing_stuck_or_paused_is_told(doctor: Doctor, store: LogStore) -> None:
+def test_a_relay_that_is_missing_stuck_or_paused_is_told(doctor: Doctor, store: LogStore, append: Append) -> None:
     assert doctor.look("relay")["relay", ""].state == "warning"
-    store.append(entries("orders", b"k", b"l"))
+    append("orders", b"k", b"l")
     found = doctor.look("backlog")["backlog", ""]
     assert (found.state, "no relay is running" in found.told) == ("problem", True)
 
@@ -279,9 +221,9 @@ def test_a_relay_that_is_missing_stuck_or_paused_is_told(doctor: Doctor, store: 
     reader.close()
 
 
-def test_messages_that_kafka_refused_are_told(doctor: Doctor, store: LogStore) -> None:
+def test_messages_that_kafka_refused_are_told(doctor: Doctor, store: LogStore, append: Append) -> None:
     assert doctor.look("parked") == {}
-    store.append(entries("orders", b"k", b"k"))
+    append("orders", b"k", b"k")
     reader = store.reader("here:1:a", 60)
     reader.claim()
     batch = reader.read(10)
@@ -312,7 +254,7 @@ def test_several_relays_on_sqlite_are_told(on_sqlite: Doctor) -> None:
 
 @pytest.mark.parametrize("kind", ["doctor", "on_sqlite"])
 def test_a_ledger_that_outlives_the_inbox_is_told(kind: str, request: pytest.FixtureRequest) -> None:
-    doctor: Doctor = request.getfixturevalue(kind)
+    doctor = request.getfixturevalue(kind)
     ledger = Ledger(doctor.url)
     with ledger.changing() as work:
         for number, days in enumerate((1, 40)):
@@ -403,125 +345,15 @@ def test_what_nobody_thought_of_is_told_and_ends_nothing(on_sqlite: Doctor) -> N
     assert [each.state for each in found] == ["ok", "unknown", "ok"]
 
 
-@pytest.fixture(scope="module")
-def strict() -> Iterator[Broker]:
-    """A broker that makes no topics by itself."""
-    with kafka_broker(prefer="maven", auto_create_topics=False) as broker:
-        yield broker
+def test_pgbouncer_in_statement_mode_is_told(doctor: Doctor, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert ("database", "") not in doctor.look("database")
 
+    def refuses(self: Statistics, sql: str, params: dict[str, Any] | None = None) -> list[Any]:
+        del self, sql, params
+        raise DatabaseUnavailable(
+            "The database does not answer (transaction blocks not allowed in statement pooling mode)."
+        )
 
-@contextmanager
-def topics_of(kafka: Kafka, **made: dict[str, str]) -> Iterator[None]:
-    with closing(kafka.topics()) as topics:
-        for name, config in made.items():
-            assert topics.create(name.replace("__", "."), 1, 1, config)
-    yield
-
-
-def inbox_of(*topics: str) -> Inbox:
-    inbox = Inbox("billing")
-    for topic in topics:
-
-        @inbox.handler(topic)
-        def handle(event: Any, ctx: Any) -> None: ...
-
-    return inbox
-
-
-def test_topics_that_are_missing_are_a_problem_where_the_brokers_make_none(
-    doctor: Doctor, store: LogStore, strict: Broker, postroom_real_kafka: Broker
-) -> None:
-    inbox, dead = inbox_of("orders"), ("topic", "orders.billing.dlq")
-    store.append(entries("prices", b"k"))
-    lax = Doctor(doctor.url, postroom_real_kafka).look("topic", inbox=inbox)
-    assert (lax[dead].state, lax["topic", "prices"].state) == ("ok", "ok")
-
-    here = Doctor(doctor.url, strict)
-    found = here.look("topic", inbox=inbox)
-    assert {each.state for each in found.values()} == {"problem"}
-    assert found.keys() == {("topic", "orders"), dead, ("topic", "prices")}
-    assert found[dead].todo == "postroom topics create orders --dead-letters billing"
-    assert "would be refused by Kafka and parked" in found["topic", "prices"].told
-    with topics_of(connect(strict.options_for()), orders={}, orders__billing__dlq={}, prices={}):
-        assert {each.state for each in here.look("topic", inbox=inbox).values()} == {"ok"}
-
-
-def test_a_compacted_topic_takes_no_messages_without_a_key(
-    doctor: Doctor, store: LogStore, postroom_real_kafka: Broker, postroom_topic: Callable[[str], str]
-) -> None:
-    topic = postroom_topic("compacted")
-    here = Doctor(doctor.url, postroom_real_kafka)
-    with topics_of(connect(postroom_real_kafka.options_for()), **{topic: {"cleanup.policy": "compact"}}):
-        store.append(entries(topic, b"k"))
-        assert ("topic", topic) not in here.look("topic")
-        store.append(entries(topic, None))
-        found = here.look("topic")["topic", topic]
-        assert (found.state, "without a key" in found.told) == ("problem", True)
-
-
-def test_topics_that_take_less_than_what_is_sent_or_less_than_all_brokers_are_told(
-    doctor: Doctor, store: LogStore, postroom_real_kafka: Broker, postroom_topic: Callable[[str], str]
-) -> None:
-    tight, small, read = postroom_topic("tight"), postroom_topic("small"), postroom_topic("read")
-    store.append([*entries(tight, b"k"), *entries(small, b"k")])
-    topics = {
-        tight: {"max.message.bytes": "1000"},
-        small: {"max.message.bytes": "5000", "min.insync.replicas": "2"},
-        read: {"max.message.bytes": "3000000"},
-        f"{read}__billing__dlq": {},
-    }
-    with topics_of(connect(postroom_real_kafka.options_for()), **topics):
-        found = Doctor(doctor.url, postroom_real_kafka).look("size", "copies", inbox=inbox_of(read))
-    assert (found["size", tight].state, found["size", small].state) == ("problem", "warning")
-    letters = found["size", f"{read}.billing.dlq"]
-    assert (letters.state, "max.message.bytes to 3000000" in letters.todo) == ("warning", True)
-    assert ("size", read) not in found
-    assert (found["copies", small].state, found["copies", ""].state) == ("problem", "ok")
-    assert "Kafka takes nothing for it now" in found["copies", small].told
-
-
-def test_a_group_that_is_behind_is_told_by_who_reads(
-    doctor: Doctor, postroom_kafka: Broker, postroom_topic: Callable[[str], str]
-) -> None:
-    topic, group = postroom_topic("lag"), postroom_topic("group")
-    kafka, inbox = connect(postroom_kafka.options_for()), Inbox(group)
-    inbox.handler(topic)(lambda event, ctx: None)
-    publisher = kafka.publisher()
-    assert publisher.send([OutgoingRecord(topic, b"k", b"%d" % n, []) for n in range(20)]).wait(30)
-    here, place = Doctor(doctor.url, postroom_kafka), ("lag", f"{group}, {topic}")
-    alone = here.look("lag", inbox=inbox)[place]
-    assert (alone.state, "20 behind, 0 members: nobody reads" in alone.told) == ("problem", True)
-
-    with ExitStack() as stack:
-        stack.callback(publisher.close, 5)
-        consumer = kafka.consumer(group, [topic], on_assigned=lambda _: None, on_revoked=lambda _: None)
-        stack.callback(consumer.close)
-        read: list[Any] = []
-        while len(read) < 20:
-            read += consumer.poll(1.0, 100)
-        stuck = here.look("lag", inbox=inbox)[place]
-        assert (stuck.state, "none was read within a second" in stuck.told) == ("warning", True)
-
-        patient = here.patient(inbox)
-        patient.clock = Busy(lambda: consumer.commit({read[4].partition: read[4].offset + 1}))
-        moving = looked(patient, "lag")[place]
-        assert (moving.state, "5 read within the last second" in moving.told) == ("ok", True)
-        patient.close()
-        consumer.commit({read[-1].partition: read[-1].offset + 1})
-        assert here.look("lag", inbox=inbox)[place].state == "ok"
-
-
-class Busy(SystemClock):
-    """Something happens while the doctor waits."""
-
-    def __init__(self, what: Callable[[], None]) -> None:
-        self._what = what
-
-    def wait(self, event: Event, timeout: float) -> bool:
-        self._what()
-        return event.is_set()
-
-
-def looked(patient: Patient, *names: str) -> Found:
-    found: Sequence[Finding] = examine(patient, [check for check in CHECKS if check.name in names])
-    return {(each.check, each.subject): each for each in found}
+    monkeypatch.setattr(Statistics, "answer", refuses)
+    found = doctor.look("database")["database", ""]
+    assert (found.state, found.todo) == ("problem", "Set its pool_mode to transaction or session.")
