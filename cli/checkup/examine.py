@@ -4,6 +4,7 @@ To add one, write a function that takes a ``Patient`` and yields ``Finding``s in
 put it into ``CHECKS``. What it raises of the error tree is told as unknown.
 """
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from threading import Thread
 from typing import NamedTuple
@@ -95,9 +96,11 @@ def _look(check: Check, patient: Patient, found: list[Finding]) -> None:
         for finding in check.look(patient):
             found.append(finding)  # noqa: PERF402  what was found before it raised, or hung, counts
     except NotAuthorized as error:
-        todo = "Grant this role that right, or run the doctor as an operator's role."
-        found.append(Finding(check.name, check.whom, "unknown", sentence(error), todo))
+        reason = re.search(r"\((.+)\)", sentence(error))
+        told = f"not to be seen by this role: {reason[1] if reason else sentence(error)}"
+        todo = "It need not; to know, run the doctor as an operator's or a reader's role."
+        found.append(Finding(check.name, "", "unknown", told, todo))
     except PostroomError as error:
-        found.append(Finding(check.name, check.whom, "unknown", sentence(error), "Run it again when that is mended."))
+        found.append(Finding(check.name, "", "unknown", sentence(error), "Run it again when that is mended."))
     except Exception as error:  # noqa: BLE001  the other checks are worth a look all the same
-        found.append(Finding(check.name, check.whom, "unknown", sentence(error), "Report it as a bug."))
+        found.append(Finding(check.name, "", "unknown", sentence(error), "Report it as a bug."))

@@ -29,9 +29,10 @@ def paused(patient: Patient) -> Iterator[Finding]:
         controls, counts = desk.controls(group), desk.held_counts()
     for each in controls:
         if each.paused is not None:
-            what = each.subject.replace(":", " ", 1) or "the group"
-            told = f"{what} of {each.group} is paused by {each.changed_by}: {each.paused}"
-            yield Finding("inbox", each.group, "warning", told, "Ask who wrote the reason; then postroom inbox resume")
+            kind, _, name = each.subject.partition(":")
+            told = f"{f'{kind} {name}' if kind else 'the group'} is paused by {each.changed_by}: {each.paused}"
+            back = f"postroom inbox resume --group {each.group}{f' --{kind} {name}' if kind else ''}"
+            yield Finding("inbox", each.group, "warning", told, f"Ask who wrote the reason; then {back}")
     for count in counts:
         if count.state == "dead-letter" and group in (None, count.group):
             told = f"{output.counted(count.messages, 'key')} of {count.topic} wait for a dead letter to be resolved"

@@ -35,10 +35,10 @@ def transactions(patient: Patient) -> Iterator[Finding]:
         worst: State = "problem" if age > _LONG or pid in wrote else "warning"
         todo = f"Ask who it is; SELECT pg_terminate_backend({pid}); ends it ({_RUNBOOK})."
         yield Finding("transaction", f"pid {pid}", worst, told, todo)
-    [(sees_others,)] = patient.rows("sees_others")
+    [(role, sees_others)] = patient.rows("sees_others")
     if not sees_others:
-        told = "this role sees no transactions but its own"
-        yield Finding("transaction", "of others", "unknown", told, "GRANT pg_read_all_stats TO this role.")
+        told = f"{role} sees no transactions but its own"
+        yield Finding("transaction", "of others", "unknown", told, f"GRANT pg_read_all_stats TO {role};")
     elif not rows:
         yield Finding("transaction", "", "ok", f"none is open for longer than {output.duration(limit)}")
 

@@ -236,9 +236,10 @@ def test_messages_that_kafka_refused_are_told(doctor: Doctor, store: LogStore, a
 def test_a_handler_that_an_operator_paused_is_told(doctor: Doctor) -> None:
     assert doctor.look("inbox") == {}
     with closing(Desk(doctor.url)) as desk:
-        desk.pause("billing", "", "a bad price", "ann")
+        desk.pause("billing", "topic:orders", "a bad price", "ann")
     found = doctor.look("inbox")["inbox", "billing"]
     assert (found.state, "by ann: a bad price" in found.told) == ("warning", True)
+    assert found.todo.endswith("postroom inbox resume --group billing --topic orders")
 
 
 def test_several_relays_on_sqlite_are_told(on_sqlite: Doctor) -> None:

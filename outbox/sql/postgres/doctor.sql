@@ -36,7 +36,7 @@ WHERE datname = current_database() AND pid <> pg_backend_pid()
 ORDER BY xact_start LIMIT 5
 
 -- name: sees_others
-SELECT pg_has_role(current_user, 'pg_read_all_stats', 'USAGE')
+SELECT current_user::text, pg_has_role(current_user, 'pg_read_all_stats', 'USAGE')
 
 -- name: prepared
 SELECT gid, owner::text, extract(epoch FROM clock_timestamp() - prepared)::float8
