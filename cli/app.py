@@ -202,7 +202,8 @@ class App:
         if self.debug:
             logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
         else:
-            logging.getLogger("kafka").setLevel(logging.CRITICAL + 1)
+            for client in ("kafka", "confluent_kafka"):
+                logging.getLogger(client).setLevel(logging.CRITICAL + 1)
 
     def secrets(self) -> list[str]:
         """What must not be shown. Never raises."""

@@ -36,9 +36,9 @@ def database(patient: Patient) -> Iterator[Finding]:
         else:
             yield Finding("database", "", "problem", sentence(error), "Start it, or correct database_url.")
         return
-    match patient.tables_error:
-        case None:
-            yield Finding("database", "tables", "ok", f"of version {patient.version}")
+    match patient.tables:
+        case int() as number:
+            yield Finding("database", "tables", "ok", f"of version {number}")
         case SchemaMissing() as error:
             yield Finding("database", "tables", "problem", sentence(error), "postroom init")
         case SchemaOutdated() as error:

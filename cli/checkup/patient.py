@@ -85,17 +85,14 @@ class Patient:
         return None
 
     @cached_property
-    def tables_error(self) -> PostroomError | None:
-        """Why the tables cannot be worked with; NotAuthorized: nobody knows whether they can."""
+    def tables(self) -> int | PostroomError:
+        """Their version, or why they cannot be worked with; NotAuthorized: this role may not know whether they can."""
         from ...outbox import schema
 
         try:
-            self.version = schema.check(self.app.database_url, self.names)
+            return schema.check(self.app.database_url, self.names)
         except PostroomError as error:
             return error
-        return None
-
-    version: int = 0
 
     @property
     def has_database(self) -> bool:
@@ -107,7 +104,7 @@ class Patient:
         """Whether there are tables that we can work with, as far as we may know."""
         from ...messaging.errors import NotAuthorized
 
-        return self.has_database and (self.tables_error is None or isinstance(self.tables_error, NotAuthorized))
+        return self.has_database and isinstance(self.tables, int | NotAuthorized)
 
     @property
     def on_postgres(self) -> bool:

@@ -36,7 +36,11 @@ def privileges(patient: Patient) -> Iterator[Finding]:
     needed = "consumer" if patient.inbox is not None else None
     for kind in KINDS:
         if kind not in able and (kind == needed or _is_meant(wanted[kind], held, [wanted[one] for one in able])):
-            yield _lacking(role, kind, [right for right in wanted[kind] if right not in held], is_needed=kind == needed)
+            missing = [right for right in wanted[kind] if right not in held]
+            more = f" and {len(missing) - _TOLD} more" if len(missing) > _TOLD else ""
+            told = f"{role} lacks for a role of this kind: {'; '.join(map(str, missing[:_TOLD]))}{more}"
+            state: State = "problem" if kind == needed else "warning"
+            yield Finding("privileges", kind, state, told, _grant(role, [*able, kind]))
     if as_caller and "relay" in able:
         told = "the functions that make and drop partitions do not run as the tables' owner, which they need"
         yield Finding("privileges", "functions", "problem", told, _grant(role, able))
@@ -54,12 +58,6 @@ def _is_meant(needed: "Sequence[Right]", held: "Collection[Right]", others: "Seq
     return 2 * len(there) > len(needed) and bool(for_this)
 
 
-def _lacking(role: str, kind: str, missing: "Sequence[Right]", *, is_needed: bool) -> Finding:
-    more = f" and {len(missing) - _TOLD} more" if len(missing) > _TOLD else ""
-    told = f"{role} lacks for a role of this kind: {'; '.join(map(str, missing[:_TOLD]))}{more}"
-    state: State = "problem" if is_needed else "warning"
-    return Finding("privileges", kind, state, told, _grant(role, [kind]))
-
-
 def _grant(role: str, kinds: Sequence[str]) -> str:
+    """All kinds at once: what is not named in a run is taken back."""
     return f"As the tables' owner: postroom db grants {' '.join(f'--role {kind}={role}' for kind in kinds)} --apply"

@@ -496,6 +496,7 @@ def test_the_doctor_names_the_right_that_is_missing(granted: Roles, kind: str, r
     lacking = found["privileges", kind]
     assert (lacking.state, lacking.told.split(": ", 1)[1].startswith(missing)) == ("warning", True), lacking
     assert f"--role {kind}={role}" in lacking.todo
+    assert (kind != "consumer") or f"--role app={role}" in lacking.todo, "a run takes back what it does not name"
 
 
 def test_the_doctor_of_an_inbox_needs_a_consumer(granted: Roles) -> None:
