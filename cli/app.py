@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ..dlq import Ledger
     from ..inbox.desk import Desk
     from ..messaging.kafka import KafkaOptions
-    from ..messaging.ports import Kafka, TopicReader, Topics
+    from ..messaging.ports import Cluster, Kafka, TopicReader, Topics
     from ..messaging.redact import Redaction
     from ..outbox.archive import Archive
     from ..outbox.log import LogStore
@@ -200,13 +200,23 @@ class App:
         finally:
             topics.close()
 
+    @contextmanager
+    def cluster(self) -> "Iterator[Cluster]":
+        """The client for questions about the cluster, closed at the end."""
+        cluster = self.kafka().cluster()
+        try:
+            yield cluster
+        finally:
+            cluster.close()
+
     def hush_libraries(self) -> None:
         """The Kafka client logs an error for each try to connect; ours says it once."""
         if self.debug:
             logging.basicConfig(format="%(asctime)s %(name)s %(levelname)s %(message)s")
             logging.getLogger().setLevel(logging.INFO)
         else:
-            logging.getLogger("kafka").setLevel(logging.CRITICAL + 1)
+            for client in ("kafka", "confluent_kafka"):
+                logging.getLogger(client).setLevel(logging.CRITICAL + 1)
 
     def secrets(self) -> list[str]:
         """What must not be shown. Never raises."""

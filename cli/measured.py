@@ -1,4 +1,4 @@
-"""What one daemon process measures: its parts count through observers, and /metrics shows it with the tables."""
+"""What one daemon process measures: its parts count through observers, and /metrics shows it with tables and lag."""
 
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
@@ -7,7 +7,7 @@ from ..messaging.metrics import Readings
 from ..messaging.observer import Observer, together
 from .app import App
 from .health import Page
-from .metrics import PATIENCE, Look, Tables, build, of_dead_letters, of_held, of_outbox
+from .metrics import EVERY_OF_KAFKA, PATIENCE, Look, Looks, build, of_dead_letters, of_held, of_lag, of_outbox, taken
 
 if TYPE_CHECKING:
     from ..inbox import Inbox, InboxRunner
@@ -29,6 +29,7 @@ class Measured:
         self._stack = ExitStack()
         self._readings = [build(service)]
         self._looks: dict[str, Look] = {}
+        self._looks_at_kafka: dict[str, Look] = {}
         self._of_relay: RelayMetrics | None = None
         self._of_inbox: InboxMetrics | None = None
         if self._on:
@@ -53,8 +54,12 @@ class Measured:
         if not self._on:
             return observe
         from ..inbox.metrics import METRICS, InboxMetrics
+        from .lag import Lagging
 
         self._looks["held"] = of_held(self._statistics)
+        lagging = Lagging(self._app)
+        self._stack.callback(lagging.close)
+        self._looks_at_kafka["lag"] = of_lag(lagging, inbox.group, inbox.topics)
         self._of_inbox = InboxMetrics(self._more(Readings(METRICS)), inbox)
         return together(observe, self._of_inbox)
 
@@ -74,8 +79,9 @@ class Measured:
             return None
         from ..messaging.prometheus import page
 
-        tables = Tables(self._looks)
-        return lambda: page(*self._readings, *tables.readings())
+        tables = Looks(self._looks)
+        kafka = Looks(self._looks_at_kafka, every=EVERY_OF_KAFKA, up=None)
+        return lambda: page(*self._readings, *taken(tables, kafka))
 
     def close(self) -> None:
         """Close what is open."""

@@ -1,24 +1,27 @@
-"""What /metrics of a daemon shows besides what the daemon counts itself: the tables, and which version runs.
+"""What /metrics of a daemon shows besides what the daemon counts itself: the tables, the lag, and which version runs.
 
-The tables are looked at when somebody scrapes, on a thread of its own, at most every five seconds and for at most a
-twentieth of the time. So a scrape waits two seconds at the most, and neither a slow database nor many scrapers slow
-anything down. While the database does not answer, these metrics are absent rather than old.
+Tables and Kafka are looked at when somebody scrapes, each on a thread of its own, at most every five or ten seconds and
+for at most a twentieth of the time. So a scrape waits two seconds at the most, and neither a slow server nor many
+scrapers slow anything down; nothing of it runs on the thread that polls. While the database or Kafka does not answer,
+these metrics are absent rather than old.
 """
 
 import platform
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from threading import Event, Lock, Thread
 from typing import TYPE_CHECKING
 
 from .. import __version__
+from ..messaging.errors import KafkaUnavailable
 from ..messaging.metrics import OTHER, Metric, Readings
 from .statistics import Statistics
 
 if TYPE_CHECKING:
     from ..outbox.log import LogStore
+    from .lag import Lagging
 
 BACKLOG = Metric(
     "postroom_outbox_backlog_messages",
@@ -73,6 +76,12 @@ ASIDE = Metric(
 ASIDE_OLDEST = Metric(
     "postroom_inbox_held_oldest_seconds", "gauge", "For how long the oldest held message waits", ("group", "topic")
 )
+BEHIND = Metric(
+    "postroom_inbox_lag_messages",
+    "gauge",
+    "Records up to the topic's end that the group has not committed; the same from each member",
+    ("group", "topic"),
+)
 ANSWERS = Metric(
     "postroom_tables_up", "gauge", "1 if these tables could be read within the last minute, else 0", ("tables",)
 )
@@ -81,10 +90,13 @@ OF_OUTBOX = (BACKLOG, OLDEST, WAITING, SCHEDULED, STOPPED, STOPPED_TOPICS, ORPHA
 OF_LETTERS = (LETTERS, FINGERPRINTS)
 OF_LEDGER = (LEDGER,)
 OF_HELD = (ASIDE, ASIDE_OLDEST)
+OF_KAFKA = (BEHIND,)
 OF_TABLES = (*OF_OUTBOX, *OF_LETTERS, *OF_LEDGER, *OF_HELD)
 OF_DAEMON = (ANSWERS, BUILD)
 
 _EVERY = 5.0
+#: Of Kafka: a question about a group goes to all brokers that lead a partition of its topics.
+EVERY_OF_KAFKA = 10.0
 _SHARE = 20
 _WAIT = 2.0
 _TOO_OLD = 60.0
@@ -101,32 +113,47 @@ def build(service: str) -> Readings:
     return readings
 
 
-class Tables:
-    """``Readings`` of the tables, as ``looks`` take them by name; see above. Thread-safe."""
+class Looks:
+    """``Readings`` as ``looks`` take them by name; see above. Thread-safe. ``up`` shows which could be taken."""
 
-    def __init__(self, looks: Mapping[str, Look], clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        looks: Mapping[str, Look],
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        every: float = _EVERY,
+        up: Metric | None = ANSWERS,
+    ) -> None:
         self._looks = looks
         self._clock = clock
+        self._every = every
+        self._up = up
         self._lock = Lock()
         self._running: Event | None = None
         self._found: dict[str, tuple[Readings, float]] = {}
         self._again_at = float("-inf")
 
-    def readings(self) -> list[Readings]:
-        """As they are now, or were a few seconds ago. Blocks for two seconds at the most."""
+    def begin(self) -> Event | None:
+        """Look again, if it is time; what is set when that has ended."""
         with self._lock:
-            if self._running is None and self._clock() >= self._again_at:
+            if self._looks and self._running is None and self._clock() >= self._again_at:
                 self._running = Event()
                 Thread(target=self._refresh, args=(self._running,), name="postroom-metrics", daemon=True).start()
-            running = self._running
+            return self._running
+
+    def readings(self, until: float | None = None) -> list[Readings]:
+        """As they are now, or were a few seconds ago. Blocks for two seconds at the most, or ``until`` then."""
+        running = self.begin()
         if running is not None:
-            running.wait(_WAIT)
-        answers = Readings((ANSWERS,))
+            running.wait(_WAIT if until is None else max(0.0, until - self._clock()))
         with self._lock:
             now = self._clock()
             found = {name: readings for name, (readings, at) in self._found.items() if now - at <= _TOO_OLD}
+        if self._up is None:
+            return list(found.values())
+        answers = Readings((self._up,))
         for name in self._looks:
-            answers.set(ANSWERS, float(name in found), name)
+            answers.set(self._up, float(name in found), name)
         return [answers, *found.values()]
 
     def _refresh(self, ended: Event) -> None:
@@ -140,9 +167,17 @@ class Tables:
             now = self._clock()
             with self._lock:
                 self._found = found
-                self._again_at = now + max(_EVERY, _SHARE * (now - began))
+                self._again_at = now + max(self._every, _SHARE * (now - began))
                 self._running = None
             ended.set()
+
+
+def taken(*looks: Looks) -> list[Readings]:
+    """The readings of all, taken beside each other. Blocks for two seconds at the most."""
+    until = time.monotonic() + _WAIT
+    for each in looks:
+        each.begin()
+    return [readings for each in looks for readings in each.readings(until)]
 
 
 def of_outbox(store: "LogStore", statistics: Statistics) -> Look:
@@ -205,6 +240,21 @@ def of_held(statistics: Statistics) -> Look:
     return look
 
 
+def of_lag(lagging: "Lagging", group: str, topics: Sequence[str]) -> Look:
+    """How far a group is behind, by the offsets that it committed. ``lagging`` is used by this alone."""
+
+    def look() -> Readings:
+        lags, error = lagging.measure({group: topics}, named_only=True)
+        if error is not None:
+            raise KafkaUnavailable(error)
+        readings = Readings(OF_KAFKA)
+        for topic, lag in lags[group].items():
+            readings.set(BEHIND, lag.messages, group, topic)
+        return readings
+
+    return look
+
+
 def catalogue() -> Mapping[str, tuple[Metric, ...]]:
     """Every metric, by who serves it."""
     from ..inbox.metrics import METRICS as OF_INBOX
@@ -217,4 +267,5 @@ def catalogue() -> Mapping[str, tuple[Metric, ...]]:
         "`relay run`, `inbox run --relay`: the tables of the outbox": OF_OUTBOX,
         "Every daemon: the ledger of dead letters": OF_LETTERS + OF_LEDGER,
         "`inbox run`: the table of held messages": OF_HELD,
+        "`inbox run`: Kafka": OF_KAFKA,
     }

@@ -176,11 +176,15 @@ class Statistics:
         [(size,)] = self._rows("log_size")
         return int(size)
 
-    def _rows(self, query: str, params: dict[str, Any] | None = None) -> list[Any]:
+    def answer(self, sql: str, params: dict[str, Any] | None = None) -> list[Any]:
+        """The rows of any other query, in the driver's parameters."""
         with translated(), self._engine.connect() as connection:
             if self._limit is not None:
                 connection.exec_driver_sql(self._limit)
-            return [tuple(row) for row in connection.exec_driver_sql(self._sql[query], params)]
+            return [tuple(row) for row in connection.exec_driver_sql(sql, params)]
+
+    def _rows(self, query: str, params: dict[str, Any] | None = None) -> list[Any]:
+        return self.answer(self._sql[query], params)
 
 
 @overload

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 from .errors import PostroomError
-from .records import OutgoingRecord, Partition, ReceivedRecord
+from .records import Brokers, Copies, OutgoingRecord, Partition, ReceivedRecord
 
 #: For ``Topics.create``.
 DEFAULT = -1
@@ -116,6 +116,31 @@ class Topics(Protocol):
         """
 
 
+class Cluster(Protocol):
+    """What one asks of the cluster itself to judge whether it keeps what it acknowledges. Changes nothing."""
+
+    def brokers(self) -> Brokers:
+        """Those that are up. Raises KafkaUnavailable."""
+
+    def defaults(self) -> Mapping[str, str]:
+        """The settings of one broker, in Kafka's names, without those that are secret.
+
+        Raises KafkaUnavailable, also where the brokers know no such question, and NotAuthorized.
+        """
+
+    def copies(self, topics: Sequence[str]) -> Mapping[str, Copies]:
+        """By topic; one that is not there, or that we may not see, is left out. Raises KafkaUnavailable."""
+
+    def members(self, group: str) -> int:
+        """How many members a group has now; 0 also where there is no such group.
+
+        Raises KafkaUnavailable, NotAuthorized.
+        """
+
+    def close(self) -> None:
+        """Does not raise."""
+
+
 class Kafka(Protocol):
     """A way to reach a cluster. Building each part connects, and raises KafkaUnavailable."""
 
@@ -142,3 +167,6 @@ class Kafka(Protocol):
 
     def topics(self) -> Topics:
         """A new administrator's client."""
+
+    def cluster(self) -> Cluster:
+        """A new client for questions about the cluster."""

@@ -1,5 +1,6 @@
 """Who may do what: the rights that each kind of role needs in the database, and no more. PostgreSQL only."""
 
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -33,6 +34,42 @@ class Grant(NamedTuple):
         if role in _NO_ROLES:
             raise UsageError(f"{role!r} is no role of its own; name the one that connects.")
         return cls(kind, role)
+
+
+class Right(NamedTuple):
+    """A ``privilege`` on a schema, table, sequence or function (``sort``); ``column``: on that alone, else empty."""
+
+    sort: str
+    name: str
+    privilege: str
+    column: str = ""
+
+    def __str__(self) -> str:
+        part = f" ({self.column})" if self.column else ""
+        return f"{self.privilege}{part} on {'' if self.sort == 'table' else self.sort + ' '}{self.name}"
+
+
+def rights(names: Names, kind: str) -> list[Right]:
+    """What a role of ``kind`` needs, as the SQL that grants it says."""
+    found: list[Right] = []
+    for statement in _rendered(queries(names, "postgres", "grants")[kind], names, "role").split(";"):
+        match = _GRANT.fullmatch(" ".join(statement.split()))
+        assert match, statement  # noqa: S101  the file is ours
+        sort = (match["sort"] or "table").lower()
+        for target in re.findall(r'"([^"]+)"(?:\([^)]*\))?(?:,|$)', match["on"]):
+            for privilege, columns in re.findall(r"(\w+)(?: \(([^)]*)\))?", match["what"]):
+                found += [Right(sort, target, privilege, column) for column in columns.split(", ")]
+    return list(dict.fromkeys(found))
+
+
+def held_params(wanted: Sequence[Right]) -> dict[str, list[str]]:
+    """The parameters of the query ``held``."""
+    names = ("sorts", "names", "privileges", "columns")
+    columns = ([right.sort, right.name, right.privilege, right.column] for right in wanted)
+    return dict(zip(names, map(list, zip(*columns, strict=True)), strict=True))
+
+
+_GRANT = re.compile(r"GRANT (?P<what>.+) ON (?:(?P<sort>SCHEMA|SEQUENCE|FUNCTION) )?(?P<on>.+) TO \"role\"")
 
 
 def statements(names: Names, grants: Sequence[Grant]) -> list[str]:

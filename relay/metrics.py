@@ -8,7 +8,7 @@ from collections.abc import Callable
 from itertools import pairwise
 from typing import Any, get_args
 
-from ..messaging.errors import PostroomError
+from ..messaging.errors import PostroomError, Verdict
 from ..messaging.health import Health, State
 from ..messaging.metrics import LATENCY_SECONDS, Metric, Readings
 
@@ -93,6 +93,9 @@ class RelayMetrics:
             "stopped": lambda **_: readings.set(SHARDS, 0),
             "unparked": lambda count, **_: readings.add(UNPARKED, by=count),
         }
+
+        for verdict in (Verdict.RETRY, Verdict.PAUSE, Verdict.PARK):  # so that the first one is an increase
+            readings.add(RETRIES, verdict.value, by=0)
 
     def __call__(self, step: str, /, **facts: Any) -> None:
         take = self._takes.get(step)

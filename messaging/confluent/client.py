@@ -7,6 +7,7 @@ from confluent_kafka import KafkaException, Producer
 
 from ..errors import ConfigurationError
 from ..ports import PartitionsHook
+from .cluster import AdminCluster
 from .consumer import GroupConsumer
 from .publisher import GaplessPublisher
 from .topics import AdminTopics, Reader
@@ -95,6 +96,9 @@ class ConfluentKafka:
 
     def topics(self) -> AdminTopics:
         return AdminTopics({**_COMMON, **self._options})
+
+    def cluster(self) -> AdminCluster:
+        return AdminCluster({**_COMMON, **self._options})
 
 
 def _check(options: Mapping[str, Any]) -> None:

@@ -8,6 +8,7 @@ from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssi
 
 from ..errors import ConfigurationError
 from ..ports import PartitionsHook
+from .cluster import AdminCluster
 from .consumer import GroupConsumer
 from .headers import tolerate_any_name
 from .publisher import IdempotentPublisher
@@ -34,6 +35,7 @@ _FORBIDDEN = {
     "value_serializer": "payloads are bytes",
     "key_deserializer": "keys are bytes",
     "value_deserializer": "payloads are bytes",
+    "partitioner": "records go where Java's default partitioner has them",
     "transactional_id": "the relay needs no Kafka transactions",
 }
 #: Whether a codec can be used here, and the extra of kafka-python that brings it.
@@ -96,6 +98,9 @@ class KafkaPython:
 
     def topics(self) -> AdminTopics:
         return AdminTopics(self._for(KafkaAdminClient, {}))
+
+    def cluster(self) -> AdminCluster:
+        return AdminCluster(self._for(KafkaAdminClient, {}))
 
     def _for(self, part: Any, defaults: Mapping[str, Any]) -> dict[str, Any]:
         merged = {**_COMMON, **defaults, **self._options}

@@ -12,6 +12,7 @@ from ..errors import KafkaUnavailable, UnknownTopic
 from ..records import Partition, ReceivedRecord
 from .build import build
 from .consumer import received
+from .coordinator import ask_coordinator
 from .errors import translated
 
 #: Without a record for this long, in seconds, while some should be there, reading gives up.
@@ -92,12 +93,14 @@ class AdminTopics:
         return True
 
     def committed(self, group: str, topics: Sequence[str]) -> Mapping[Partition, int]:
-        known = self.partitions()
+        if not topics:
+            return {}
+        with translated():  # of these alone: a cluster may have thousands
+            known = {entry["name"]: len(entry["partitions"]) for entry in self._admin.describe_topics(list(topics))}
         parts = [TopicPartition(topic, number) for topic in topics for number in range(known.get(topic, 0))]
         if not parts:
             return {}
-        with translated():
-            offsets = self._admin.list_group_offsets({group: parts})[group]
+        offsets = ask_coordinator(lambda: self._admin.list_group_offsets({group: parts})[group])
         return {Partition(*part): found.offset for part, found in offsets.items() if found.offset >= 0}
 
     def close(self) -> None:

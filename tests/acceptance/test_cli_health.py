@@ -161,7 +161,13 @@ def charge(event, ctx):
 
 @pytest.mark.parametrize("redact", ["", "payload.card"])
 def test_the_log_of_a_failing_handler_has_the_correlation_and_no_secret(
-    daemon: Any, tmp_path: Path, environment: dict[str, str], postroom_topic: Callable[[str], str], redact: str
+    daemon: Any,
+    tmp_path: Path,
+    environment: dict[str, str],
+    postroom_topic: Callable[[str], str],
+    eventually: Callable[..., None],
+    *,
+    redact: str,
 ) -> None:
     topic = postroom_topic("orders")
     (tmp_path / "shop.py").write_text(FAILING.format(topic=topic))
@@ -177,6 +183,8 @@ def test_the_log_of_a_failing_handler_has_the_correlation_and_no_secret(
         place = of(group=f"{topic}-billing", topic=topic, handler="shop.charge")
         assert found["postroom_inbox_failed_attempts_total", place] == 2
         assert found["postroom_inbox_dead_lettered_messages_total", place] == 1
+        lag = ("postroom_inbox_lag_messages", of(group=f"{topic}-billing", topic=topic))
+        eventually(lambda: lag in scraped(inbox), "the lag is told")
         assert inbox.stop(signal.SIGTERM) == 0
     text = json.dumps(inbox.seen, ensure_ascii=False)
     assert "was refused" in text or redact

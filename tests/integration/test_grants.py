@@ -16,6 +16,10 @@ from psycopg import sql
 from sqlalchemy.engine import make_url
 from sqlalchemy.orm import Session
 
+from postroom.cli.app import App
+from postroom.cli.checkup.examine import CHECKS, examine
+from postroom.cli.checkup.patient import Finding, Patient
+from postroom.cli.command import COMMON
 from postroom.cli.root import run
 from postroom.inbox import Context, Inbox
 from postroom.inbox.handlers import Received
@@ -447,6 +451,81 @@ def test_the_command_asks_before_it_runs_the_sql_and_writes_it_down(roles: Roles
     [action] = json.loads(operate("reader", "outbox", "actions"))["actions"]
     assert action["action"] == "grant"
     assert action["reason"].endswith(": a new service")
+
+
+def doctor(url: str, inbox: Inbox | None = None) -> dict[tuple[str, str], Finding]:
+    """What the doctor finds as this role, in the database."""
+    app = App()
+    app.take({**dict.fromkeys(COMMON), "database_url": url, "assignments": ["schema=shop", "tables.outbox=events"]})
+    with closing(Patient(app, inbox)) as patient:
+        found = examine(patient, [check for check in CHECKS if check.whom == "database"])
+    assert not [each for each in found if each.todo == "Report it as a bug."], found
+    return {(each.check, each.subject): each for each in found}
+
+
+@pytest.mark.parametrize("kind", grants.KINDS)
+def test_the_doctor_knows_what_a_role_is_good_for(granted: Roles, kind: str) -> None:
+    found = doctor(granted.urls[kind])
+    told = {place: each for place, each in found.items() if place[0] == "privileges"}
+    assert {place: each.state for place, each in told.items()} == {("privileges", granted.names[kind]): "ok"}
+    assert kind in told["privileges", granted.names[kind]].told
+    assert not [each for each in found.values() if each.state == "problem"]
+    unknown = {each.check for each in found.values() if each.state == "unknown"}
+    expected = {
+        "app": {"database", "transaction", "relay", "backlog", "parked", "inbox", "retention"},
+        "relay": {"transaction", "inbox", "retention"},
+        "consumer": {"transaction", "relay", "backlog", "parked", "retention"},
+    }
+    assert unknown == expected.get(kind, {"transaction"}), "a right that is missing is told, and nothing else"
+
+
+@pytest.mark.parametrize(
+    ("kind", "revoked", "missing"),
+    [
+        ("relay", "UPDATE ON shop.relay_cursor", "UPDATE on relay_cursor"),
+        ("relay", "EXECUTE ON FUNCTION shop.events_add_partitions(integer, bigint)", "EXECUTE on function events_add"),
+        ("consumer", "DELETE ON shop.inbox_held", "DELETE on inbox_held"),
+        ("operator", "INSERT ON shop.dead_letter_action", "INSERT on dead_letter_action"),
+        ("app", "USAGE ON SEQUENCE shop.events_position", "USAGE on sequence events_position"),
+    ],
+)
+def test_the_doctor_names_the_right_that_is_missing(granted: Roles, kind: str, revoked: str, missing: str) -> None:
+    role = granted.names[kind]
+    granted.as_owner(f"REVOKE {revoked} FROM {quoted(role)}")
+    found = doctor(granted.urls[kind])
+    lacking = found["privileges", kind]
+    assert (lacking.state, lacking.told.split(": ", 1)[1].startswith(missing)) == ("warning", True), lacking
+    assert f"--role {kind}={role}" in lacking.todo
+    assert (kind != "consumer") or f"--role app={role}" in lacking.todo, "a run takes back what it does not name"
+
+
+def test_the_doctor_of_an_inbox_needs_a_consumer(granted: Roles) -> None:
+    inbox = Inbox("billing", names=NAMES)
+    assert ("privileges", "consumer") not in doctor(granted.urls["consumer"], inbox)
+    granted.as_owner(f"REVOKE DELETE ON shop.inbox_held FROM {quoted(granted.names['consumer'])}")
+    for kind in ("consumer", "reader"):
+        assert doctor(granted.urls[kind], inbox)["privileges", "consumer"].state == "problem", kind
+
+
+def test_the_doctor_warns_of_a_role_that_no_grant_limits(roles: Roles, postroom_postgres: Database) -> None:
+    owner = doctor(roles.owner)["privileges", roles.names["owner"]]
+    assert (owner.state, "owns the tables" in owner.told) == ("warning", True)
+    name = make_url(postroom_postgres.url).username or ""
+    superuser = doctor(postroom_postgres.url)["privileges", name]
+    assert (superuser.state, "is a superuser" in superuser.told) == ("warning", True)
+    nobody = doctor(roles.urls["app"])["privileges", roles.names["app"]]
+    assert (nobody.state, "no right on the tables" in nobody.told) == ("problem", True)
+
+
+def test_the_doctor_sees_functions_that_an_upgrade_made_anew(granted: Roles) -> None:
+    assert ("privileges", "functions") not in doctor(granted.urls["relay"])
+    granted.as_owner("ALTER FUNCTION shop.inbox_add_partitions(integer) SECURITY INVOKER")
+    found = doctor(granted.urls["relay"])["privileges", "functions"]
+    assert (found.state, "--role relay=" in found.todo) == ("problem", True)
+
+
+def quoted(role: str) -> str:
+    return '"' + role.replace('"', '""') + '"'
 
 
 @pytest.mark.parametrize(

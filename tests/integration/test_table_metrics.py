@@ -1,5 +1,8 @@
 """The metrics of the tables tell what is in them, on both databases."""
 
+import json
+from collections.abc import Callable
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -8,10 +11,14 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 
+from postroom.cli.app import App
+from postroom.cli.command import COMMON
+from postroom.cli.lag import Lagging
 from postroom.cli.metrics import (
     ASIDE,
     ASIDE_OLDEST,
     BACKLOG,
+    BEHIND,
     FINGERPRINTS,
     HORIZON,
     LEDGER,
@@ -25,18 +32,22 @@ from postroom.cli.metrics import (
     WRITER,
     of_dead_letters,
     of_held,
+    of_lag,
     of_outbox,
 )
 from postroom.cli.statistics import Statistics
 from postroom.dlq import Ledger
 from postroom.inbox.delivery import Delivery
 from postroom.inbox.held import HeldTable, Hold
+from postroom.messaging.errors import KafkaUnavailable
+from postroom.messaging.kafka import connect
 from postroom.messaging.metrics import Metric, Readings
-from postroom.messaging.records import Partition, ReceivedRecord
+from postroom.messaging.records import OutgoingRecord, Partition, ReceivedRecord
 from postroom.outbox import Message, Names, Outbox, schema
 from postroom.outbox.database import open_store, parse_url
 from postroom.outbox.log import Refusal
 from postroom.outbox.postgres import PostgresLog
+from postroom.testing.kafka import Broker
 
 
 @pytest.fixture(params=["postgres", "sqlite"])
@@ -103,6 +114,38 @@ def test_open_transactions_are_seen(postroom_postgres: Any) -> None:
         assert values(second, HORIZON)[()] > values(first, HORIZON)[()]
         assert 0 < values(second, WRITER)[()] < values(second, HORIZON)[()]
     store.close()
+
+
+def test_how_far_a_group_is_behind(postroom_kafka: Broker, postroom_topic: Callable[[str], str]) -> None:
+    topic, absent, group = postroom_topic("lag"), postroom_topic("absent"), postroom_topic("group")
+    kafka = connect(postroom_kafka.options_for())
+    publisher = kafka.publisher()
+    sent = publisher.send([OutgoingRecord(topic, b"k", b"%d" % n, []) for n in range(20)])
+    assert sent.wait(30)
+    publisher.close(5)
+
+    def lagging(address: str, **options: Any) -> Lagging:
+        app = App()
+        options = {**postroom_kafka.client_config, **options}
+        given = {"kafka_bootstrap_servers": address, "assignments": [f"kafka_options={json.dumps(options)}"]}
+        app.take({**dict.fromkeys(COMMON), **given})
+        return Lagging(app)
+
+    with closing(lagging(postroom_kafka.bootstrap_servers)) as there:
+        look = of_lag(there, group, [topic, absent])
+        assert values(look(), BEHIND) == {(group, topic): 20}, "nothing of a topic that nobody made"
+        consumer = kafka.consumer(group, [topic], on_assigned=lambda _: None, on_revoked=lambda _: None)
+        read: list[Any] = []
+        while len(read) < 20:
+            read += consumer.poll(1.0, 100)
+        consumer.commit({read[12].partition: read[12].offset + 1})
+        consumer.close()
+        assert values(look(), BEHIND) == {(group, topic): 7}
+        topics = kafka.topics()
+        assert absent not in topics.partitions(), "asking makes none"
+        topics.close()
+    with closing(lagging("127.0.0.1:1", bootstrap_timeout_ms=300)) as away, pytest.raises(KafkaUnavailable):
+        of_lag(away, group, [topic])()
 
 
 def test_held_messages_by_topic_and_state(url: str) -> None:

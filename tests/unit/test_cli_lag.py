@@ -12,4 +12,4 @@ def test_the_lag_is_what_can_still_be_read() -> None:
         Partition("t", 4): 7,  # the topic was made anew
         Partition("other", 3): 9,
     }
-    assert _lag("t", ends, committed) == Lag(15 + 2 + 0 + 5 + 0, partitions=5, uncommitted=2)
+    assert _lag("t", ends, committed) == Lag(15 + 2 + 0 + 5 + 0, partitions=5, uncommitted=2, read=2 + 8 + 7)

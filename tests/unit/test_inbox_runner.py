@@ -122,6 +122,9 @@ class FakeKafka:
     def topics(self) -> NoReturn:
         raise NotImplementedError
 
+    def cluster(self) -> NoReturn:
+        raise NotImplementedError
+
 
 class FakeConsumer:
     def __init__(self, kafka: FakeKafka, on_assigned: PartitionsHook, on_revoked: PartitionsHook) -> None:

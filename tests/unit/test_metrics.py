@@ -3,6 +3,7 @@
 import http.client
 import shutil
 import subprocess
+import time
 from datetime import UTC, datetime, timedelta
 from threading import Event
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from postroom.cli.health import HealthServer
-from postroom.cli.metrics import ANSWERS, BACKLOG, Tables, build, catalogue
+from postroom.cli.metrics import ANSWERS, BACKLOG, Looks, build, catalogue, taken
 from postroom.inbox import Inbox
 from postroom.inbox import metrics as of_inbox
 from postroom.messaging.errors import DatabaseUnavailable, Interrupted, KafkaUnavailable
@@ -259,14 +260,14 @@ class Looked:
         return readings
 
 
-def up(tables: Tables) -> tuple[float, float | None]:
+def up(tables: Looks) -> tuple[float, float | None]:
     found = shown(*tables.readings())
     return found[ANSWERS.name, (("tables", "outbox"),)], found.get((BACKLOG.name, ()))
 
 
 def test_the_tables_are_looked_at_every_five_seconds_at_the_most() -> None:
     looked = Looked()
-    tables = Tables({"outbox": looked}, looked.clock)
+    tables = Looks({"outbox": looked}, looked.clock)
     assert [up(tables), up(tables)] == [(1, 1), (1, 1)]
     looked.at += 4.9
     assert up(tables) == (1, 1)
@@ -277,7 +278,7 @@ def test_the_tables_are_looked_at_every_five_seconds_at_the_most() -> None:
 def test_tables_that_take_long_are_looked_at_less_often() -> None:
     looked = Looked()
     looked.took = 2.0
-    tables = Tables({"outbox": looked}, looked.clock)
+    tables = Looks({"outbox": looked}, looked.clock)
     up(tables)
     looked.at += 39.0
     up(tables)
@@ -289,7 +290,7 @@ def test_tables_that_take_long_are_looked_at_less_often() -> None:
 
 def test_a_database_that_is_away_hides_its_metrics_and_no_others() -> None:
     looked, other = Looked(), Looked()
-    tables = Tables({"outbox": looked, "held": other}, looked.clock)
+    tables = Looks({"outbox": looked, "held": other}, looked.clock)
     assert up(tables) == (1, 1)
     looked.error = DatabaseUnavailable("away")
     looked.at += 6
@@ -301,7 +302,7 @@ def test_a_database_that_is_away_hides_its_metrics_and_no_others() -> None:
 def test_a_database_that_hangs_holds_no_scrape_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("postroom.cli.metrics._WAIT", 0.05)
     looked = Looked()
-    tables = Tables({"outbox": looked}, looked.clock)
+    tables = Looks({"outbox": looked}, looked.clock)
     assert up(tables) == (1, 1)
     looked.hold = Event()
     try:
@@ -312,6 +313,38 @@ def test_a_database_that_hangs_holds_no_scrape_up(monkeypatch: pytest.MonkeyPatc
         assert looked.times == 2
     finally:
         looked.hold.set()
+
+
+def test_kafka_and_the_database_hold_a_scrape_up_together_and_not_one_after_the_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("postroom.cli.metrics._WAIT", 0.3)
+
+    def takes_a_while() -> Readings:
+        never.wait(0.1)
+        return build("inbox")
+
+    slow, never = Looked(), Event()
+    slow.hold = Event()
+    looks = [Looks({"outbox": slow}, up=None), Looks({"lag": takes_a_while}, up=None)]
+    began = time.monotonic()
+    try:
+        assert len(taken(*looks)) == 1, "the other one was begun at once"
+        assert time.monotonic() - began < 0.55
+    finally:
+        slow.hold.set()
+
+
+def test_what_kafka_does_not_tell_is_absent_and_asked_for_seldom() -> None:
+    looked = Looked()
+    looks = Looks({"lag": looked}, looked.clock, every=10, up=None)
+    assert (BACKLOG.name, ()) in shown(*looks.readings())
+    looked.error = KafkaUnavailable("away")
+    looked.at += 9
+    assert (BACKLOG.name, ()) in shown(*looks.readings())
+    looked.at += 2
+    assert looks.readings() == []
+    assert looked.times == 2
 
 
 def test_metrics_are_served_beside_the_probes() -> None:

@@ -22,6 +22,7 @@ OF_HISTOGRAMS = {
 }
 RUNBOOKS = {
     "backlog-grows",
+    "consumer-lag",
     "dead-letters-grow",
     "disk-full",
     "fenced-relay",

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 RUNBOOKS = (
-    *("backlog-grows", "dead-letters-grow", "fenced-relay", "long-transaction"),
+    *("backlog-grows", "consumer-lag", "dead-letters-grow", "fenced-relay", "long-transaction"),
     *("kafka-down", "replay-after-a-fix", "disk-full"),
 )
 SECTIONS = (

@@ -6,6 +6,38 @@ SELECT r.rolname, pg_has_role(r.oid, c.relowner, 'MEMBER')
 FROM pg_roles r CROSS JOIN pg_class c
 WHERE r.rolname = ANY (%(roles)s) AND c.oid = '{outbox}'::regclass
 
+-- name: myself
+-- Who this connection is; whether the tables are there; whether it is a superuser, or a member of who owns the tables;
+-- and how many of the functions that need the owner would not run as the owner.
+SELECT current_user::text,
+       EXISTS (SELECT FROM pg_class c WHERE c.relnamespace = n.oid AND c.relname = '{outbox.name}'),
+       (SELECT rolsuper FROM pg_roles WHERE rolname = current_user),
+       coalesce((SELECT pg_has_role(c.relowner, 'MEMBER') FROM pg_class c
+                 WHERE c.relnamespace = n.oid AND c.relname = '{outbox.name}'), false),
+       (SELECT count(*) FROM pg_proc p
+        WHERE p.pronamespace = n.oid AND NOT p.prosecdef
+          AND p.proname IN ('{outbox.name}_add_partitions', '{outbox.name}_drop_partitions',
+                            '{inbox.name}_add_partitions', '{inbox.name}_drop_partitions'))
+FROM (SELECT (SELECT oid FROM pg_namespace WHERE nspname = '{schema.name}') AS oid) AS n
+
+-- name: held
+-- Which of these rights this connection has, by their order. By the catalogue, since a name cannot be looked up in a
+-- schema that one may not use.
+SELECT w.n::int, coalesce(CASE w.sort
+        WHEN 'schema' THEN has_schema_privilege(n.oid, w.privilege)
+        WHEN 'function' THEN (SELECT bool_or(has_function_privilege(p.oid, w.privilege)) FROM pg_proc p
+                              WHERE p.pronamespace = n.oid AND p.proname = w.name)
+        WHEN 'sequence' THEN has_sequence_privilege(c.oid, w.privilege)
+        ELSE has_table_privilege(c.oid, w.privilege)
+          OR (w.part <> '' AND has_column_privilege(c.oid, a.attnum, w.privilege))
+    END, false)
+FROM unnest(%(sorts)s::text[], %(names)s::text[], %(privileges)s::text[], %(columns)s::text[])
+     WITH ORDINALITY AS w (sort, name, privilege, part, n)
+LEFT JOIN pg_namespace n ON n.nspname = '{schema.name}'
+LEFT JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = w.name
+LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = w.part AND NOT a.attisdropped
+ORDER BY w.n
+
 -- name: owner
 -- Making and dropping partitions takes the owner of the table. So these functions run as the owner, for whom they are
 -- granted to, and look for nothing in schemas that others may write to.

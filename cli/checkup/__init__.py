@@ -1,0 +1,1 @@
+"""The checks of ``postroom doctor``, by what they look at."""
