@@ -7,7 +7,7 @@ from contextlib import suppress
 
 from ..messaging.errors import Fenced, Interrupted, KafkaUnavailable, PostroomError, Refused, UnknownTopic
 from ..messaging.ports import PartitionsHook
-from ..messaging.records import OutgoingRecord, Partition, ReceivedRecord
+from ..messaging.records import Brokers, Copies, OutgoingRecord, Partition, ReceivedRecord
 from .memory_cluster import AWAY, Cluster, Group
 
 #: For how long a publisher does not ask again for a topic that was not there, in seconds, as the real clients do.
@@ -293,3 +293,36 @@ class MemoryTopics:
             self._cluster.reach()
             known = self._cluster.topics
             return {name: dict(known[name].config) for name in topics if name in known}
+
+
+class MemoryClusterInfo:
+    """See ``ports.Cluster``: one broker, of which there is nothing else to tell."""
+
+    def __init__(self, cluster: Cluster, *, makes_topics: bool) -> None:
+        self._cluster = cluster
+        self._makes_topics = makes_topics
+        with cluster.changed:
+            cluster.reach()
+
+    def brokers(self) -> Brokers:
+        with self._cluster.changed:
+            self._cluster.reach()
+            return Brokers(1, None)
+
+    def defaults(self) -> Mapping[str, str]:
+        with self._cluster.changed:
+            self._cluster.reach()
+            return {"auto.create.topics.enable": str(self._makes_topics).lower(), "min.insync.replicas": "1"}
+
+    def copies(self, topics: Sequence[str]) -> Mapping[str, Copies]:
+        with self._cluster.changed:
+            self._cluster.reach()
+            return {name: Copies(1, 1, 0) for name in topics if name in self._cluster.topics}
+
+    def members(self, group: str) -> int:
+        with self._cluster.changed:
+            self._cluster.reach()
+            return len(self._cluster.groups.get(group, Group()).members)
+
+    def close(self) -> None:
+        """Nothing is open."""

@@ -5,7 +5,7 @@ from typing import Self
 
 from ..messaging.ports import PartitionsHook
 from ..messaging.records import ReceivedRecord
-from .memory_clients import MemoryConsumer, MemoryPublisher, MemoryReader, MemoryTopics
+from .memory_clients import MemoryClusterInfo, MemoryConsumer, MemoryPublisher, MemoryReader, MemoryTopics
 from .memory_cluster import Cluster
 
 
@@ -107,3 +107,7 @@ class MemoryKafka:
     def topics(self) -> MemoryTopics:
         """See ``messaging.ports.Kafka``."""
         return MemoryTopics(self._cluster)
+
+    def cluster(self) -> MemoryClusterInfo:
+        """See ``messaging.ports.Kafka``."""
+        return MemoryClusterInfo(self._cluster, makes_topics=self._auto_create)

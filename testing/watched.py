@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from threading import Event
 
-from ..messaging.ports import Consumer, Kafka, PartitionsHook, Publication, Publisher, TopicReader, Topics
+from ..messaging.ports import Cluster, Consumer, Kafka, PartitionsHook, Publication, Publisher, TopicReader, Topics
 from ..messaging.records import OutgoingRecord
 from .clock import FakeClock
 
@@ -51,6 +51,9 @@ class WatchedKafka:
 
     def topics(self) -> Topics:
         return self._kafka.topics()
+
+    def cluster(self) -> Cluster:
+        return self._kafka.cluster()
 
 
 class WatchedPublisher:

@@ -1,13 +1,14 @@
 """What tools rely on, whatever the client: topics, offsets, reading without a group, and a group's place."""
 
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from typing import Any
 
 import pytest
 
 from postroom.messaging.errors import ConfigurationError, InvalidRecord, KafkaUnavailable, UnknownTopic
 from postroom.messaging.kafka import connect
-from postroom.messaging.ports import DEFAULT, Cluster, Kafka, Topics
+from postroom.messaging.ports import DEFAULT, Kafka, Topics
 from postroom.messaging.records import Copies, OutgoingRecord
 from postroom.testing import kafka_broker
 
@@ -23,13 +24,6 @@ def topics(kafka: Kafka) -> Iterator[Topics]:
     topics = kafka.topics()
     yield topics
     topics.close()
-
-
-@pytest.fixture
-def cluster(kafka: Kafka) -> Iterator[Cluster]:
-    cluster = kafka.cluster()
-    yield cluster
-    cluster.close()
 
 
 def send(kafka: Kafka, topic: str, count: int) -> None:
@@ -183,42 +177,37 @@ def test_a_cluster_that_does_not_tell_settings_is_unavailable_for_that(client: s
 
 
 def test_a_cluster_tells_its_brokers_and_how_topics_are_copied(
-    kafka: Kafka, cluster: Cluster, client: str, postroom_topic: Callable[[str], str]
+    any_cluster: Any, kafka: Kafka, topics: Topics, postroom_topic: Callable[[str], str]
 ) -> None:
     topic, absent = postroom_topic("copied"), postroom_topic("absent")
     send(kafka, topic, 5)
-    brokers = cluster.brokers()
+    with closing(kafka.cluster()) as cluster:
+        brokers = cluster.brokers()
 
-    assert brokers.number == 1
-    assert (brokers.version is not None) == (client == "kafka-python")
-    assert cluster.copies([topic, absent]) == {topic: Copies(1, 1, 0)}
-    assert cluster.copies([]) == {}
-    topics = kafka.topics()
-    assert absent not in topics.partitions(), "asking makes none"
-    topics.close()
+        assert brokers.number == 1
+        assert (brokers.version is not None) == (any_cluster.client == "kafka-python")
+        assert cluster.copies([topic, absent]) == {topic: Copies(1, 1, 0)}
+        assert cluster.copies([]) == {}
+        assert absent not in topics.partitions(), "asking makes none"
 
 
-def test_a_cluster_tells_its_settings(postroom_real_kafka: Broker, client: str) -> None:
+def test_a_cluster_tells_its_settings(real: Any) -> None:
     """Not the mock cluster, which does not know the question."""
-    cluster = connect(postroom_real_kafka.options_for(client)).cluster()
-    found = cluster.defaults()
-    cluster.close()
+    with closing(real.kafka().cluster()) as cluster:
+        found = cluster.defaults()
     assert found["auto.create.topics.enable"] in ("true", "false")
     assert int(found["min.insync.replicas"]) >= 1
 
 
-def test_the_members_of_a_group_are_counted(
-    postroom_real_kafka: Broker, client: str, postroom_topic: Callable[[str], str]
-) -> None:
-    kafka = connect(postroom_real_kafka.options_for(client))
+def test_the_members_of_a_group_are_counted(real: Any, postroom_topic: Callable[[str], str]) -> None:
+    kafka: Kafka = real.kafka()
     topic, group = postroom_topic("read"), postroom_topic("group")
     send(kafka, topic, 1)
-    cluster = kafka.cluster()
-    assert cluster.members(group) == 0
-    consumer = kafka.consumer(group, [topic], on_assigned=lambda _: None, on_revoked=lambda _: None)
-    while not consumer.poll(1.0, 10):
-        pass
-    assert cluster.members(group) == 1
-    consumer.close()
-    assert cluster.members(group) == 0
-    cluster.close()
+    with closing(kafka.cluster()) as cluster:
+        assert cluster.members(group) == 0
+        consumer = kafka.consumer(group, [topic], on_assigned=lambda _: None, on_revoked=lambda _: None)
+        while not consumer.poll(1.0, 10):
+            pass
+        assert cluster.members(group) == 1
+        consumer.close()
+        assert cluster.members(group) == 0
