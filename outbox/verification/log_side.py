@@ -19,15 +19,15 @@ _STATES = {state.name.lower(): state for state in State}
 
 
 class Begun(NamedTuple):
-    """What is compared: rows of ``since`` to ``until``, over position ``after`` and not over ``upto``.
+    """What is compared: rows over position ``after`` and not over ``upto``, and written as ``asked``.
 
-    ``since`` is None in an empty log. ``bounded``: ``until`` was asked for; else it is the database's time, and says
-    only which records are looked at. ``snapshot``: what the log showed then (PostgreSQL).
+    ``since``, ``until``: what was asked for, else the oldest row's and the database's time; ``since`` is None in an
+    empty log. ``snapshot``: what the log showed then (PostgreSQL).
     """
 
+    asked: tuple[datetime | None, datetime | None]
     since: datetime | None
     until: datetime
-    bounded: bool
     after: int
     upto: int
     snapshot: str | None
@@ -50,14 +50,14 @@ class LogSide(Archive):
         now = moment_of(now)
         oldest = self._next(0)
         if oldest is None:
-            return Begun(None, until or now, until is not None, 0, 0, snapshot, now)
+            return Begun((since, until), None, until or now, 0, 0, snapshot, now)
         after, upto = oldest[0] - 1, int(head)
         if since is not None:
             after, _ = self._around(since - SLACK, after, upto)
         if until is not None:
             _, upto = self._around(until + SLACK, after, upto)
         begins = oldest[1] if since is None else max(since, oldest[1])
-        return Begun(begins, until or now, until is not None, after, upto, snapshot, now)
+        return Begun((since, until), begins, until or now, after, upto, snapshot, now)
 
     def oldest(self) -> datetime | None:
         """When the oldest row was written that the log still holds."""
@@ -71,7 +71,11 @@ class LogSide(Archive):
         low = begun.after
         while low < begun.upto:
             high = min(low + _RANGE, begun.upto)
-            yield self._range(begun, topics, key, low, high), high
+            found = self._range(begun, topics, key, low, high)
+            if not found:  # over a gap, of any length, at once
+                following = self._next(high)
+                high = begun.upto if following is None else min(max(following[0] - 1, high), begun.upto)
+            yield found, high
             low = high
 
     def late(self, begun: Begun, topic: str, key: bytes | None) -> list[Logged]:
@@ -88,7 +92,7 @@ class LogSide(Archive):
     def _range(
         self, begun: Begun, topics: Sequence[str], key: bytes | None, after: int, upto: int
     ) -> list[tuple[str, Logged]]:
-        wanted = Wanted(key=key, since=begun.since, until=begun.until if begun.bounded else None)
+        wanted = Wanted(key=key, since=begun.asked[0], until=begun.asked[1])
         given: Any = None
         if topics:
             given = json.dumps(list(topics)) if self._sqlite else list(topics)
