@@ -89,6 +89,8 @@ def verify(
     from ..outbox.verification import verify as compared
     from . import output
 
+    if since is not None and until is not None and since >= until:
+        raise click.UsageError("--since must be before --until.")
     app.require_tables()
     relay = app.settings.relay
     found = compared(

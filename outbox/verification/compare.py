@@ -17,6 +17,7 @@ _MICROS = 1_000_000
 MARGIN = timedelta(minutes=5)
 _MARGIN = int(MARGIN.total_seconds()) * _MICROS
 _AT_ONCE = 5_000
+_NOWHERE = 2**63
 
 
 class Span(NamedTuple):
@@ -121,23 +122,23 @@ def match(rows: Sequence[Logged], records: Sequence[Stored]) -> Matched:
 
 
 class Seen(NamedTuple):
-    """What a comparison learned besides. ``lost_until``: when the last message was written that is lost, or 0.
+    """What a comparison learned besides. ``lost_first``: all that is lost stands in the log before all that arrived.
 
     ``unsure``: no record shows that the clocks agree, as far as the margin needs it.
     """
 
     clues: list[Clue]
-    lost_until: int
+    lost_first: bool
     unsure: bool
 
 
 def compare(scratch: Scratch, result: TopicResult, facts: Facts, examples: int) -> Seen:
     """Count into ``result`` what its topic's rows and records in ``scratch`` are; up to so many clues of each kind."""
     clues = _Clues(examples)
-    lead = _match_all(scratch, result, facts, clues)
-    lost_until = _judge_missing(scratch, result, facts, clues)
+    lead, arrived_from = _match_all(scratch, result, facts, clues)
+    lost_upto = _judge_missing(scratch, result, facts, clues)
     _judge_order(scratch, result, facts, clues)
-    return Seen(clues.found, lost_until, lead is None or lead < -_MARGIN // 2)
+    return Seen(clues.found, 0 < lost_upto < arrived_from, lead is None or lead < -_MARGIN // 2)
 
 
 class _Clues:
@@ -179,9 +180,11 @@ def _may_be(row: Logged, record: Stored) -> bool:
     return record.time >= row.created - _MARGIN
 
 
-def _match_all(scratch: Scratch, result: TopicResult, facts: Facts, clues: _Clues) -> int | None:
-    """By how much a record is at least younger than its row, by their clocks; None without any."""
+def _match_all(scratch: Scratch, result: TopicResult, facts: Facts, clues: _Clues) -> tuple[int | None, int]:
+    """By how much a record is at least younger than its row, by their clocks; None without any. And the first position
+    that arrived."""
     lead: int | None = None
+    arrived_from = _NOWHERE
     arrivals: list[tuple[Any, ...]] = []
     missing: list[tuple[Any, ...]] = []
     strays: list[tuple[bytes]] = []
@@ -193,6 +196,7 @@ def _match_all(scratch: Scratch, result: TopicResult, facts: Facts, clues: _Clue
             _count(result, found, clues)
             for row, record in found.pairs:
                 lead = record.time - row.created if lead is None else min(lead, record.time - row.created)
+                arrived_from = min(arrived_from, row.position)
             arrivals += [_arrival(row, record) for row, record in found.pairs if row.home is not None]
             missing += [_missed(row) for row in found.missing if row.state is State.SETTLED]
             if facts.compacted:
@@ -201,7 +205,7 @@ def _match_all(scratch: Scratch, result: TopicResult, facts: Facts, clues: _Clue
         if len(arrivals) + len(missing) + len(strays) > _AT_ONCE:
             _store(scratch, arrivals, missing, strays)
     _store(scratch, arrivals, missing, strays)
-    return lead
+    return lead, arrived_from
 
 
 def _store(scratch: Scratch, arrivals: list[Any], missing: list[Any], strays: list[Any]) -> None:
@@ -258,9 +262,9 @@ def _count_strays(result: TopicResult, facts: Facts, records: Iterable[Stored], 
 
 
 def _judge_missing(scratch: Scratch, result: TopicResult, facts: Facts, clues: _Clues) -> int:
-    """Lost, or no longer to be seen? When the last one was written that is lost."""
+    """Lost, or no longer to be seen? The last position that is lost, 0 for none."""
     lost: list[Clue] = []
-    lost_until = 0
+    lost_upto = 0
     for _, missing in groupby(scratch.missing(), key=itemgetter(0)):
         followed = False  # by a later message of its key that Kafka had, so that it may be compacted away
         for key, position, id_, created, home, tombstone, last, strayed in missing:
@@ -274,10 +278,10 @@ def _judge_missing(scratch: Scratch, result: TopicResult, facts: Facts, clues: _
                 result.lost += 1
                 lost.append(Clue("lost", position, id_))
                 lost = _few(lost, 2 * _AT_ONCE)
-                lost_until = max(lost_until, created)
+                lost_upto = max(lost_upto, position)
     for clue in sorted(lost, key=lambda clue: clue.position):
         clues.add(clue)
-    return lost_until
+    return lost_upto
 
 
 def _few(clues: list[Clue], most: int) -> list[Clue]:

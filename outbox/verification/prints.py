@@ -118,11 +118,6 @@ def micros(moment: datetime) -> int:
     return (moment - _EPOCH) // _MICROSECOND
 
 
-def moment(micros: int) -> datetime:
-    """The other way round."""
-    return _EPOCH + timedelta(microseconds=micros)
-
-
 def _hash(value: bytes | None) -> bytes | None:
     return None if value is None else blake2b(value, digest_size=_UUID_BYTES).digest()
 

@@ -12,7 +12,7 @@ from ...messaging.ports import Kafka, TopicReader
 from ..names import Names
 from .compare import Clue, Facts, Seen, compare
 from .log_side import Begun, LogSide
-from .prints import micros, moment
+from .prints import micros
 from .result import Example, TopicResult, Verification
 from .scratch import Scratch
 from .topic_side import Progress, TopicSide
@@ -157,17 +157,12 @@ def _settings(kafka: Kafka, topics: Sequence[str]) -> _Settings | None:
 def _note(result: TopicResult, facts: Facts, seen: Seen, *, known: bool) -> None:
     """What explains findings."""
     spans = facts.spans.values()
-    if result.lost and not facts.compacted and all(span.first == span.start == 0 for span in spans):
-        written = [span.earliest for span in spans if span.earliest is not None]
-        mend = f"If it must be whole: `postroom outbox replay --topic {result.topic}`."
-        if not written:
-            result.notes.append(f"The topic is empty: it was probably deleted and made anew. {mend}")
-        elif seen.lost_until < min(written):
-            begins = f"{moment(min(written)):%Y-%m-%dT%H:%M:%SZ}"
-            result.notes.append(
-                f"All that is lost was written before the topic's first record ({begins}): the topic was probably "
-                f"deleted and made anew. {mend}"
-            )
+    if seen.lost_first and not facts.compacted and all(span.first == span.start == 0 for span in spans):
+        state = "All that is lost is older than all that is there" if result.arrived else "The topic is empty"
+        result.notes.append(
+            f"{state}, as if the topic had been deleted and made anew. To make it whole: "
+            f"`postroom outbox replay --topic {result.topic}`."
+        )
     if result.broken and not known:
         result.notes.append(
             "Kafka does not tell the topic's settings (DescribeConfigs is not allowed, or not known); it was taken for "
