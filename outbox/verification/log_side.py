@@ -11,8 +11,8 @@ from ..archive import Archive, Wanted, moment_of
 from ..entry import LogRow
 from .prints import Logged, State, logged_of
 
-#: Positions looked at in one statement.
-_RANGE = 2_000
+#: Positions looked at in one statement; fewer on SQLite, which has no hash and gives whole payloads.
+_RANGE, _WHOLE = 2_000, 100
 #: Rows are about in the order of their times; so far from it at the most.
 SLACK = timedelta(minutes=5)
 _STATES = {state.name.lower(): state for state in State}
@@ -70,7 +70,7 @@ class LogSide(Archive):
         """The rows of the window by topic, and after each part the position up to which all was read."""
         low = begun.after
         while low < begun.upto:
-            high = min(low + _RANGE, begun.upto)
+            high = min(low + (_WHOLE if self._sqlite else _RANGE), begun.upto)
             found = self._range(begun, topics, key, low, high)
             if not found:  # over a gap, of any length, at once
                 following = self._next(high)

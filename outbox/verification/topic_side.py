@@ -1,18 +1,20 @@
 """Kafka's side of the comparison: the records of one topic after the other, and what is known of its partitions."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from datetime import datetime
 from itertools import islice
 from typing import Protocol
 
 from ...messaging.ports import TopicReader
+from ...messaging.records import ReceivedRecord
 from .compare import MARGIN, Span
-from .prints import micros, stored_of
+from .prints import Stored, micros, stored_of
 from .scratch import Scratch
 
 _AT_ONCE = 5_000
+_TELL_EVERY = 1_000
 
 
 class Progress(Protocol):
@@ -74,13 +76,18 @@ class TopicSide:
         """Into the scratch database, of the key alone that is wanted."""
         total = sum(max(0, after - start[number]) for number, after in end.items())
         with self._progress(f"reading {self._topic}", total) as advance:
-            records = self._reader.read(self._topic, start, end)
-            while at_hand := list(islice(records, _AT_ONCE)):
-                for record in at_hand:
-                    number = record.partition.number
-                    self._counted[number] += 1
-                    if number not in self._begins or record.offset < self._begins[number][0]:
-                        self._begins[number] = record.offset, micros(record.timestamp)
-                wanted = at_hand if self._key is None else [each for each in at_hand if each.key == self._key]
-                self._scratch.add_records(map(stored_of, wanted))
-                advance(len(at_hand))
+            kept = self._kept(self._reader.read(self._topic, start, end), advance)
+            while at_hand := list(islice(kept, _AT_ONCE)):
+                self._scratch.add_records(at_hand)
+
+    def _kept(self, records: Iterator[ReceivedRecord], advance: Callable[[int], None]) -> Iterator[Stored]:
+        """One by one, as values may be large."""
+        for count, record in enumerate(records, 1):
+            number = record.partition.number
+            self._counted[number] += 1
+            if number not in self._begins or record.offset < self._begins[number][0]:
+                self._begins[number] = record.offset, micros(record.timestamp)
+            if count % _TELL_EVERY == 0:
+                advance(_TELL_EVERY)
+            if self._key is None or record.key == self._key:
+                yield stored_of(record)

@@ -92,7 +92,7 @@ fates = st.lists(
 )
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(fates, st.randoms(use_true_random=False))
 def test_it_counts_what_a_naive_comparison_counts(given_fates: list[Fate], random: object) -> None:
     rows = [row(n, fate.key, fate.state) for n, fate in enumerate(given_fates, 1)]
@@ -135,7 +135,7 @@ def test_it_counts_what_a_naive_comparison_counts(given_fates: list[Fate], rando
     assert shown["disordered"] == min(result.disordered, 3)
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     st.lists(st.sampled_from(KEYS), max_size=12),
     st.lists(st.tuples(st.integers(0, 12), st.integers(0, 5)), max_size=3),
