@@ -46,7 +46,7 @@ def verify(
     relay's policy (``park-message``) a key goes on past a refused message, so that one that was retried comes late.
 
     Takes as long as it takes to read the log's window and, of each topic, all records since it began. Memory is
-    bounded: what is compared lies in a temporary SQLite database, on disk about 0.3 GB for a million messages.
+    bounded: what is compared lies in a temporary SQLite database, on disk about 0.4 GB for a million messages.
 
     Raises UsageError (a window that ends before it begins, a topic that nobody knows), KafkaUnavailable,
     DatabaseUnavailable, NotAuthorized, ConfigurationError, SchemaMissing.
