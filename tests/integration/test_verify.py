@@ -46,6 +46,12 @@ class Scene:
         with closing(self.kafka.topics()) as topics:
             assert topics.create(self.topic, partitions, 1, {name.replace("_", "."): v for name, v in config.items()})
 
+    def grow(self, partitions: int) -> None:
+        with closing(KafkaAdminClient(bootstrap_servers=self.broker.bootstrap_servers)) as admin:
+            admin.create_partitions({self.topic: partitions})
+        self.publisher.close(5)
+        self.publisher = self.kafka.publisher()  # which knows of them
+
     def write(self, *payloads: bytes | None, key: bytes | None = b"k", topic: str = "") -> list[LogRow]:
         """One transaction; the rows, not settled."""
         self.append(*(entry(topic or self.topic, key, payload) for payload in payloads))
@@ -114,9 +120,9 @@ def scene(
     schema.upgrade(url)
     kafka = connect(postroom_real_kafka.options_for(client or "kafka-python"))
     store = open_store(url)
-    publisher = kafka.publisher()
-    yield Scene(url, kafka, postroom_real_kafka, postroom_topic("v"), store, publisher)
-    publisher.close(5)
+    scene = Scene(url, kafka, postroom_real_kafka, postroom_topic("v"), store, kafka.publisher())
+    yield scene
+    scene.publisher.close(5)
     store.close()
 
 
@@ -347,6 +353,14 @@ def test_what_retention_deleted_is_expired_and_what_came_after_is_still_lost(sce
     assert [each.position for each in verification.examples] == [rows[3].position]
 
 
+def test_what_was_deleted_before_its_topic_grew_is_expired_though_its_partition_is_new(scene: Scene) -> None:
+    scene.create(1)
+    scene.put(*scene.settled(b"1", b"2", key=key_of(1)))
+    scene.grow(2)
+    scene.delete_before(2, 0)
+    assert scene.found()[0] == {"logged": 2, "expired": 2}
+
+
 def test_a_repetition_whose_first_arrival_was_deleted_is_no_disorder(scene: Scene) -> None:
     scene.create(1)
     rows = scene.settled(b"1", b"2", b"3")
@@ -380,9 +394,7 @@ def test_a_key_in_two_partitions_is_misplaced(scene: Scene) -> None:
     key = key_of(1)
     rows = scene.settled(b"1", b"2", b"3", key=key)
     scene.put(*rows[:2])
-    with closing(KafkaAdminClient(bootstrap_servers=scene.broker.bootstrap_servers)) as admin:
-        admin.create_partitions({scene.topic: 2})
-    scene.publisher = scene.kafka.publisher()  # which knows of them
+    scene.grow(2)
     scene.put(rows[2])
     counts, verification = scene.found()
     assert counts == {"logged": 3, "arrived": 3, "misplaced": 2}
