@@ -37,8 +37,8 @@ _COUNTS = {
 _ALWAYS = 4
 _BAD = ("lost", "disordered", "altered", "misplaced")
 _TODO = {
-    "lost": "Settled, and not in the topic. Find out why before all else: was the broker's disk lost, was acks or "
-    "unclean leader election changed? To publish it again:",
+    "lost": "Settled, and not in the topic. Find the cause first: did a broker lose its disk, was acks or unclean "
+    "leader election changed? To publish it again:",
     "disordered": "It came after a later message of its key. Either the two transactions did not serialise on "
     "anything (then no order of theirs is the right one: docs/explanation/ordering.md), or something else "
     "than a relay published. What the key's consumers made of it has to be looked at.",
@@ -108,7 +108,7 @@ def verify(
     if app.as_json:
         output.emit(_document(app, found, strict=strict))
     else:
-        _print(app, output.console(), found)
+        _print(app, output.console(), found, strict=strict)
     if not found.ok or (strict and found.doubled):
         raise Incomplete(_verdict(found, strict=strict))
 
@@ -126,7 +126,7 @@ def _document(app: App, found: "Verification", *, strict: bool) -> dict[str, Any
     }
 
 
-def _print(app: App, console: "Console", found: "Verification") -> None:
+def _print(app: App, console: "Console", found: "Verification", *, strict: bool) -> None:
     from rich.text import Text
 
     from . import output
@@ -145,8 +145,9 @@ def _print(app: App, console: "Console", found: "Verification") -> None:
             console.print(Text(f"\n{output.clean(each.topic)}: {note}"), overflow="fold")
     kinds = dict.fromkeys(each.kind for each in found.examples)
     for kind in (kind for kind in _TODO if kind in kinds):
-        _print_kind(app, console, kind, [each for each in found.examples if each.kind == kind])
-    if found.ok:
+        total = sum(getattr(each, kind) for each in found.topics)
+        _print_kind(app, console, kind, [each for each in found.examples if each.kind == kind], total)
+    if found.ok and not (strict and found.doubled):
         click.echo("\nNothing is lost, and every key is in order.")
 
 
@@ -177,18 +178,19 @@ def _print_counts(console: "Console", topics: "list[TopicResult]") -> None:
     console.print(table)
 
 
-def _print_kind(app: App, console: "Console", kind: str, examples: "list[Example]") -> None:
+def _print_kind(app: App, console: "Console", kind: str, examples: "list[Example]", total: int) -> None:
     from rich.text import Text
 
     from . import output
 
-    console.print(Text(f"\n{kind}", style="bold"), Text(f"(the first {len(examples)})" if len(examples) > 1 else ""))
+    console.print(Text(f"\n{kind}", style="bold"), Text(f"({len(examples)} of {total:,})"))
     for each in examples:
-        written = "" if each.written_at is None else f", written {output.local(each.written_at)}"
         place = "" if each.partition is None else f", partition {each.partition}, offset {each.offset}"
         after = "" if each.after is None else f", after position {each.after}"
-        told = f"{each.topic}: position {each.position}, key {output.shown(app.redaction.key(each.key))}"
-        console.print(Text(f"  {output.clean(told)}{place}{after}{written}\n    id {output.clean(each.id)}"))
+        key = output.shown(app.redaction.key(each.key))
+        written = "" if each.written_at is None else f", written {output.local(each.written_at)}"
+        console.print(Text(f"  {output.clean(each.topic)}: position {each.position}, key {key}{place}{after}"))
+        console.print(Text(f"    id {output.clean(each.id)}{written}"))
     console.print(Text(_TODO[kind]))
     if kind == "lost":
         for command in _replays(examples):

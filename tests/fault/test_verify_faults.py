@@ -12,7 +12,7 @@ STEPS = ("published", "read", "settled")
 
 def test_no_false_alarm_while_relays_are_killed(workload: Any, spawn: Any, writing: Any, eventually: Any) -> None:
     seen: list[Verification] = []
-    kills = 0
+    kills = beside = 0
 
     def look() -> Verification:
         found = verify(workload.url, workload.kafka)
@@ -22,10 +22,12 @@ def test_no_false_alarm_while_relays_are_killed(workload: Any, spawn: Any, writi
 
     workload.publish(500)
     with writing(workload, pause=0.002):
-        for step, after in zip(STEPS, (3, 5, 4), strict=True):
-            relay = spawn(options={"linger_ms": 20}, fall_at=step, fall_after=after)
+        for step in STEPS:
+            relay = spawn(options={"linger_ms": 20}, fall_at=step, fall_after=30)
+            relay.await_step("settled")
             while relay.running:
                 look()
+                beside += relay.running
             assert relay.ended(30) == -signal.SIGKILL
             kills += 1
             look()
@@ -39,4 +41,4 @@ def test_no_false_alarm_while_relays_are_killed(workload: Any, spawn: Any, writi
     assert topic.doubled == workload.check(duplicates=kills * WINDOW)
     assert topic.doubled > 0, "some were published twice, so that something could be misread"
     assert any(each.topics and each.topics[0].waiting for each in seen), "it looked while messages waited"
-    assert len(seen) > 2 * kills, "it looked several times in the life of a relay"
+    assert beside >= kills, "it looked while a relay published"
