@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from uuid import UUID
 
 from ..messaging.clock import SystemClock
+from ..messaging.envelope import REPLAY
 from ..messaging.errors import InvalidRecord
 from ..messaging.rate import TokenBucket
 from ..outbox.archive import Archive, Found, Wanted
@@ -12,8 +13,6 @@ from ..outbox.audit import Action
 from ..outbox.entry import Entry
 from ..outbox.log import LogStore
 
-#: Marks a copy, with the plan's time and id.
-HEADER = "postroom_replay"
 _WAIT = 0.05
 
 
@@ -78,9 +77,9 @@ class Copying:
         for each in chunk:
             row = each.row
             try:
-                headers = [pair for pair in row.record().headers if pair[0] != HEADER]
+                headers = [pair for pair in row.record().headers if pair[0] != REPLAY]
             except InvalidRecord:
                 self.skipped.append(row.position)
                 continue
-            marked = [(HEADER, self.plan.encode()), *headers]
+            marked = [(REPLAY, self.plan.encode()), *headers]
             yield Entry.forwarded(UUID(row.id), row.topic, row.key, row.type, row.payload, marked)

@@ -61,9 +61,10 @@ def replay(
       postroom outbox replay --topic orders --key o-17 --reason "lost by billing"
       postroom outbox replay --all --since 1d --rate 500 --yes
     """
+    from ..messaging.envelope import REPLAY
     from ..outbox.audit import Action
     from . import output
-    from .copying import HEADER, Copying
+    from .copying import Copying
 
     if not everything and all(value is None for value in given.values()):
         raise click.UsageError("Say what to replay: --topic, --key, --type, --since, --until, or --all.")
@@ -85,7 +86,7 @@ def replay(
     if app.as_json:
         _emit(work, counts, dry_run=dry_run, interrupted=not done)
     elif counts and not dry_run and done:
-        click.echo(f"copied   {work.copied} (the relay publishes them; {HEADER}: {plan})")
+        click.echo(f"copied   {work.copied} (the relay publishes them; {REPLAY}: {plan})")
     if work.skipped and not app.as_json:
         click.echo(f"skipped  {len(work.skipped)} whose headers are broken: {_some(work.skipped)}")
     if not done:

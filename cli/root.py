@@ -20,6 +20,7 @@ from .show_settings import settings
 from .stuck import stuck
 from .tables import db, init
 from .topics import topics
+from .verify import verify
 
 _COMPLETE = "_POSTROOM_COMPLETE"
 
@@ -72,7 +73,7 @@ def completion(shell: str) -> None:
     click.echo(script(postroom, {}, "postroom", _COMPLETE).source())
 
 
-for _command in (init, db, relay, outbox, inbox, dlq, stuck, topics, settings, doctor, demo):
+for _command in (init, db, relay, outbox, inbox, dlq, stuck, topics, settings, doctor, verify, demo):
     postroom.add_command(_command)
 
 

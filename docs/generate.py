@@ -19,7 +19,6 @@ import click
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from postroom.cli import copying
 from postroom.cli import metrics as of_daemons
 from postroom.cli.errors import exit_code
 from postroom.cli.events import EVENTS, MESSAGE
@@ -35,7 +34,7 @@ from postroom.messaging.dead_letter import (
     dead_letter_topic,
     replay_headers,
 )
-from postroom.messaging.envelope import PROPAGATED, RESERVED
+from postroom.messaging.envelope import PROPAGATED, REPLAY, RESERVED
 from postroom.messaging.errors import PostroomError
 from postroom.messaging.headers import MAX_HEADER_BYTES, MAX_HEADERS
 from postroom.messaging.message import MAX_KEY_BYTES
@@ -329,7 +328,7 @@ def headers() -> str:
         "",
         "The original's headers, byte for byte, and before them",
         "",
-        *_headers_table([copying.HEADER], ON_COPIES),
+        *_headers_table([REPLAY], ON_COPIES),
     ]
     return "\n".join(parts) + "\n"
 

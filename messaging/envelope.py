@@ -18,6 +18,8 @@ JSON = "application/json"
 RESERVED = frozenset({"ce_specversion", "ce_id", "ce_type", "ce_time", "ce_source"})
 #: The header by which a handler may know a message (``by_idempotency_key``).
 IDEMPOTENCY_KEY = "idempotency_key"
+#: The header of a copy that `outbox replay` made: the time and id of the replay.
+REPLAY = "postroom_replay"
 #: Headers that go from a consumed message into what its handler publishes.
 PROPAGATED = ("correlation_id", "traceparent", "tracestate", "expires_at")
 

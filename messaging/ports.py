@@ -1,6 +1,7 @@
 """The ports to Kafka. Everything outside ``messaging/`` talks to these, never to a client library."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import Protocol
 
 from .errors import PostroomError
@@ -82,8 +83,20 @@ class TopicReader(Protocol):
     def offsets(self, topic: str) -> Mapping[int, tuple[int, int]]:
         """First and next offset by partition. Raises UnknownTopic, KafkaUnavailable."""
 
-    def read(self, topic: str, start: Mapping[int, int] | None = None) -> Iterator[ReceivedRecord]:
-        """From ``start`` (or the first offset) to the end as it is now. Raises UnknownTopic, KafkaUnavailable."""
+    def offsets_at(self, topic: str, moment: datetime) -> Mapping[int, int]:
+        """By partition the first offset whose record is not older than ``moment``; the next offset where none is.
+
+        By the records' timestamps. The mock cluster knows none, and has the next offset for all. Raises UnknownTopic,
+        KafkaUnavailable.
+        """
+
+    def read(
+        self, topic: str, start: Mapping[int, int] | None = None, end: Mapping[int, int] | None = None
+    ) -> Iterator[ReceivedRecord]:
+        """From ``start`` (or the first offset) to before ``end``, and no further than the end as it is now.
+
+        What Kafka deletes meanwhile is left out. Raises UnknownTopic, KafkaUnavailable.
+        """
 
     def close(self) -> None:
         """Does not raise."""

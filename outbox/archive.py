@@ -141,7 +141,7 @@ class Archive:
         if row is None:
             return None
         *parts, created_at, due_at = row
-        return Scheduled(LogRow._make((0, 0, *parts, _moment(created_at))), _moment(due_at))
+        return Scheduled(LogRow._make((0, 0, *parts, moment_of(created_at))), moment_of(due_at))
 
     def actions(
         self, limit: int = 50, *, action: str | None = None, topic: str | None = None, position: int | None = None
@@ -150,7 +150,7 @@ class Archive:
         params = {"limit": limit, "action": action, "topic": topic, "position": position}
         with self._transaction() as connection:
             rows = connection.exec_driver_sql(self._sql["outbox_actions"], params).fetchall()
-        return [replace(Action(*row[2:]), id=row[0], at=_moment(row[1])) for row in rows]
+        return [replace(Action(*row[2:]), id=row[0], at=moment_of(row[1])) for row in rows]
 
     def close(self) -> None:
         """Close the connection."""
@@ -165,7 +165,7 @@ class Archive:
             if not self._sqlite:
                 connection.exec_driver_sql(self._sql["scan_whole" if whole else "plan"])
             rows = connection.exec_driver_sql(query, params).fetchall()
-        return [Found(LogRow._make((*row[:8], _moment(row[8]))), row[9], row[10]) for row in rows]
+        return [Found(LogRow._make((*row[:8], moment_of(row[8]))), row[9], row[10]) for row in rows]
 
     def _params(self, wanted: Wanted, between: tuple[int, int], *, payloads: bool) -> dict[str, Any]:
         params: dict[str, Any] = {name: getattr(wanted, name) for name in Wanted.__slots__}
@@ -179,5 +179,6 @@ class Archive:
             yield connection
 
 
-def _moment(value: datetime | str) -> datetime:
+def moment_of(value: datetime | str) -> datetime:
+    """A time as the database gives it; SQLite has it as a text."""
     return datetime.fromisoformat(value) if isinstance(value, str) else value

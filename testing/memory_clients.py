@@ -4,6 +4,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from datetime import datetime
 
 from ..messaging.errors import Fenced, Interrupted, KafkaUnavailable, PostroomError, Refused, UnknownTopic
 from ..messaging.ports import PartitionsHook
@@ -244,10 +245,17 @@ class MemoryReader:
     def offsets(self, topic: str) -> Mapping[int, tuple[int, int]]:
         return {number: (0, len(log)) for number, log in enumerate(self._logs(topic))}
 
-    def read(self, topic: str, start: Mapping[int, int] | None = None) -> Iterator[ReceivedRecord]:
-        begin = start or {}
+    def offsets_at(self, topic: str, moment: datetime) -> Mapping[int, int]:
+        return {
+            number: next((record.offset for record in log if record.timestamp >= moment), len(log))
+            for number, log in enumerate(self._logs(topic))
+        }
+
+    def read(
+        self, topic: str, start: Mapping[int, int] | None = None, end: Mapping[int, int] | None = None
+    ) -> Iterator[ReceivedRecord]:
         for number, log in enumerate(self._logs(topic)):
-            yield from log[begin.get(number, 0) :]
+            yield from log[(start or {}).get(number, 0) : (end or {}).get(number)]
 
     def close(self) -> None:
         """Nothing is open."""

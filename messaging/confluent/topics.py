@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 from uuid import uuid4
 
@@ -42,11 +43,26 @@ class Reader:
                 for number in sorted(known.partitions)
             }
 
-    def read(self, topic: str, start: Mapping[int, int] | None = None) -> Iterator[ReceivedRecord]:
+    def offsets_at(self, topic: str, moment: datetime) -> Mapping[int, int]:
+        ends = self.offsets(topic)
+        stamp = int(moment.timestamp() * 1000)
+        with translated():
+            asked = [TopicPartition(topic, number, stamp) for number in ends]
+            found = self._consumer.offsets_for_times(asked, _ANSWER_WITHIN)
+            for each in found:
+                if each.error is not None:
+                    raise KafkaException(each.error)
+        at = {each.partition: each.offset for each in found if each.offset >= 0}
+        return {number: at.get(number, after_last) for number, (_, after_last) in ends.items()}
+
+    def read(
+        self, topic: str, start: Mapping[int, int] | None = None, end: Mapping[int, int] | None = None
+    ) -> Iterator[ReceivedRecord]:
         begins: list[TopicPartition] = []
         ends: dict[int, int] = {}
-        for number, (first, after_last) in self.offsets(topic).items():
+        for number, (first, last) in self.offsets(topic).items():
             begin = max(first, (start or {}).get(number, first))
+            after_last = min(last, (end or {}).get(number, last))
             if begin < after_last:
                 begins.append(TopicPartition(topic, number, begin))
                 ends[number] = after_last

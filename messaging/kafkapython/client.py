@@ -93,7 +93,12 @@ class KafkaPython:
         return GroupConsumer(options, topics, on_assigned, on_revoked)
 
     def reader(self) -> Reader:
-        reading = {"group_id": None, "enable_auto_commit": False, "allow_auto_create_topics": False}
+        reading = {
+            "group_id": None,
+            "enable_auto_commit": False,
+            "auto_offset_reset": "earliest",
+            "allow_auto_create_topics": False,
+        }
         return Reader({**self._for(KafkaConsumer, {"metrics_enabled": False}), **reading})
 
     def topics(self) -> AdminTopics:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
@@ -37,11 +38,22 @@ class Reader:
                 raise KafkaUnavailable(f"A partition of topic {topic!r} has no leader now; try again.") from error
         return {part.partition: (first[part], after_last[part]) for part in parts}
 
-    def read(self, topic: str, start: Mapping[int, int] | None = None) -> Iterator[ReceivedRecord]:
+    def offsets_at(self, topic: str, moment: datetime) -> Mapping[int, int]:
+        ends = self.offsets(topic)
+        stamp = int(moment.timestamp() * 1000)
+        with translated():
+            found = self._consumer.offsets_for_times({TopicPartition(topic, number): stamp for number in ends})
+        at = {part.partition: each.offset for part, each in found.items() if each is not None}
+        return {number: at.get(number, after_last) for number, (_, after_last) in ends.items()}
+
+    def read(
+        self, topic: str, start: Mapping[int, int] | None = None, end: Mapping[int, int] | None = None
+    ) -> Iterator[ReceivedRecord]:
         begins: dict[TopicPartition, int] = {}
         ends: dict[TopicPartition, int] = {}
-        for number, (first, after_last) in self.offsets(topic).items():
+        for number, (first, last) in self.offsets(topic).items():
             begin = max(first, (start or {}).get(number, first))
+            after_last = min(last, (end or {}).get(number, last))
             if begin < after_last:
                 part = TopicPartition(topic, number)
                 begins[part], ends[part] = begin, after_last

@@ -219,14 +219,22 @@ class TopicsInMemory:
         self.at_offsets(topic)
         return found
 
-    def read(self, topic: str, start: Mapping[int, int] | None = None) -> Iterator[ReceivedRecord]:
+    def offsets_at(self, topic: str, moment: datetime) -> Mapping[int, int]:
+        return {
+            number: next((record.offset for record in log.records if record.timestamp >= moment), log.end)
+            for number, log in self.topics[topic].items()
+        }
+
+    def read(
+        self, topic: str, start: Mapping[int, int] | None = None, end: Mapping[int, int] | None = None
+    ) -> Iterator[ReceivedRecord]:
         if topic not in self.topics:
             raise UnknownTopic(topic)
         found = [
             record
             for number, log in self.topics[topic].items()
             for record in log.records
-            if record.offset >= (start or {}).get(number, 0)
+            if (start or {}).get(number, 0) <= record.offset < (end or {}).get(number, log.end)
         ]
         for record in found:
             self.at_record(record)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -110,6 +111,55 @@ def test_a_topic_is_read_from_anywhere_to_its_end(kafka: Kafka, postroom_topic: 
         assert mine == list(range(first, after))
         assert [r.offset for r in half if r.partition.number == number] == list(range(after // 2, after))
     assert nothing == []
+
+
+def test_reading_ends_where_it_is_told(kafka: Kafka, postroom_topic: Callable[[str], str]) -> None:
+    topic = postroom_topic("middle")
+    send(kafka, topic, 200)
+    reader = kafka.reader()
+    offsets = reader.offsets(topic)
+    middle = {number: after // 2 for number, (_, after) in offsets.items()}
+    found = list(reader.read(topic, end=middle))
+    beyond = list(reader.read(topic, end={number: after + 5 for number, (_, after) in offsets.items()}))
+    reader.close()
+
+    assert len(beyond) == 200
+    for number, end in middle.items():
+        assert [record.offset for record in found if record.partition.number == number] == list(range(end))
+
+
+def test_a_moment_is_the_offset_of_the_first_record_that_is_not_older(
+    real: Any, postroom_topic: Callable[[str], str]
+) -> None:
+    """Not on the mock cluster, which knows no timestamps: see the next test."""
+    kafka, topic = real.kafka(), postroom_topic("moments")
+    send(kafka, topic, 40)
+    reader = kafka.reader()
+    before, ends = list(reader.read(topic)), {n: end for n, (_, end) in reader.offsets(topic).items()}
+    last = max(record.timestamp for record in before)
+    later = last + timedelta(milliseconds=1)
+    while datetime.now(UTC) <= later:  # the clock that the client stamps its records by
+        pass
+    send(kafka, topic, 40)
+
+    assert reader.offsets_at(topic, later) == ends
+    assert reader.offsets_at(topic, last - timedelta(hours=1)) == dict.fromkeys(ends, 0)
+    assert reader.offsets_at(topic, last + timedelta(hours=1)) == {
+        n: end for n, (_, end) in reader.offsets(topic).items()
+    }
+    with pytest.raises(UnknownTopic):
+        reader.offsets_at(postroom_topic("absent"), last)
+    reader.close()
+
+
+def test_a_cluster_without_timestamps_has_no_moment(client: str, postroom_topic: Callable[[str], str]) -> None:
+    with kafka_broker(prefer="mock") as mock:
+        kafka, topic = connect(mock.options_for(client)), postroom_topic("mock")
+        send(kafka, topic, 40)
+        reader = kafka.reader()
+        ends = {n: end for n, (_, end) in reader.offsets(topic).items()}
+        assert reader.offsets_at(topic, datetime(2020, 1, 1, tzinfo=UTC)) == ends
+        reader.close()
 
 
 def test_an_unknown_topic_is_told_and_not_created(

@@ -29,6 +29,7 @@ from postroom.outbox.database import open_store
 from postroom.outbox.log import Refusal
 from postroom.outbox.names import TABLES, queries
 from postroom.relay import Relay, RelaySettings
+from postroom.testing.kafka import Broker
 from postroom.testing.postgres import Database
 
 NAMES = Names("shop", {"outbox": "events"})
@@ -355,6 +356,23 @@ def test_a_reader_looks_and_changes_nothing(granted: Roles, operate: Callable[..
     told = operate("reader", "relay", "pause", "--reason", "a test", code=1)
     assert "The database does not allow this; grant the right" in json.loads(told)["error"]
     refused(granted, "reader", "DELETE FROM shop.events", "INSERT INTO shop.outbox_action VALUES (DEFAULT)")
+
+
+def test_who_may_look_may_verify_and_so_may_a_relay(
+    granted: Roles,
+    operate: Callable[..., str],
+    postroom_kafka: Broker,
+    postroom_topic: Callable[[str], str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("POSTROOM_KAFKA_BOOTSTRAP_SERVERS", postroom_kafka.bootstrap_servers)
+    monkeypatch.setenv("POSTROOM_KAFKA_OPTIONS", json.dumps(dict(postroom_kafka.client_config)))
+    granted.publish("app", 2, postroom_topic("orders"))
+    for kind in ("reader", "operator", "relay"):
+        [topic] = json.loads(operate(kind, "verify"))["topics"]
+        assert (topic["logged"], topic["waiting"]) == (2, 2)
+    for kind in ("app", "consumer"):
+        assert "does not allow" in json.loads(operate(kind, "verify", code=1))["error"]
 
 
 def test_another_run_takes_back_what_it_does_not_grant_and_is_written_down(

@@ -423,6 +423,41 @@ SELECT topic, count(*) FROM (@) AS found GROUP BY topic
 -- For a look at a whole partition, which is read faster from one end to the other.
 SELECT set_config('jit', 'off', true)
 
+-- name: verify_begin
+-- What is seen from now on, the database's time, the last position that was taken, and whether the cursors mean this
+-- cluster's transactions.
+SELECT pg_current_snapshot()::text, clock_timestamp(),
+       (SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM {schema}."{outbox.name}_position"),
+       coalesce((SELECT bool_and(cluster = (SELECT system_identifier FROM pg_control_system())) FROM {relay_cursor}), true)
+
+-- name: verify_next
+-- The first row behind a position, and when it was written: one look into each shard's part of the primary key.
+SELECT found.position, found.created_at
+FROM {relay_cursor} c CROSS JOIN LATERAL (
+    SELECT l.position, l.created_at FROM {outbox} l
+    WHERE l.shard = c.shard AND l.position > %(after)s ORDER BY l.shard, l.position LIMIT 1) found
+ORDER BY found.position LIMIT 1
+
+-- name: verify_rows
+-- A range of positions with the state of each row; the payload's hash stands for it. @ is `browse` without its order.
+WITH b (shard, position, id, topic, key, type, payload, headers, created_at, size, state) AS (@)
+SELECT b.position, b.id, b.topic, b.key, b.type, sha256(b.payload), b.headers, b.created_at, b.state,
+       EXISTS (SELECT FROM {outbox_action} a WHERE a.position = b.position AND a.action = 'retry')
+FROM b
+WHERE %(topics)s::text[] IS NULL OR b.topic = ANY (%(topics)s::text[])
+
+-- name: verify_late
+-- What a snapshot could not see of what was written before a moment: committed later.
+SELECT position FROM {outbox}
+WHERE xid >= pg_snapshot_xmax(%(snapshot)s::pg_snapshot) AND created_at >= %(since)s AND created_at < %(until)s
+  AND (%(topics)s::text[] IS NULL OR topic = ANY (%(topics)s::text[]))
+UNION ALL
+SELECT position FROM {outbox}
+WHERE xid = ANY (ARRAY(SELECT pg_snapshot_xip(%(snapshot)s::pg_snapshot)))
+  AND created_at >= %(since)s AND created_at < %(until)s
+  AND (%(topics)s::text[] IS NULL OR topic = ANY (%(topics)s::text[]))
+ORDER BY position
+
 -- name: scheduled
 SELECT id::text, topic, key, type, payload, headers::text, created_at, due_at
 FROM {outbox_scheduled} WHERE id = %(id)s::uuid

@@ -212,6 +212,22 @@ ORDER BY l.position # LIMIT :limit
 -- @ is `browse` without its order.
 SELECT topic, count(*) FROM (@) AS found GROUP BY topic
 
+-- name: verify_begin
+-- The database's time, and the last position that was taken.
+SELECT NULL, strftime('%Y-%m-%dT%H:%M:%fZ', 'now'), coalesce((SELECT max(position) FROM {outbox}), 0), 1
+
+-- name: verify_next
+-- The first row behind a position, and when it was written.
+SELECT position, created_at FROM {outbox} WHERE position > :after ORDER BY position LIMIT 1
+
+-- name: verify_rows
+-- A range of positions with the state of each row. @ is `browse` without its order.
+WITH b (shard, position, id, topic, key, type, payload, headers, created_at, size, state) AS (@)
+SELECT b.position, b.id, b.topic, b.key, b.type, b.payload, b.headers, b.created_at, b.state,
+       EXISTS (SELECT 1 FROM {outbox_action} AS a WHERE a.position = b.position AND a.action = 'retry')
+FROM b
+WHERE :topics IS NULL OR b.topic IN (SELECT value FROM json_each(:topics))
+
 -- name: scheduled
 SELECT id, topic, key, type, payload, headers, created_at, due_at FROM {outbox_scheduled} WHERE id = :id
 
