@@ -83,10 +83,12 @@ def run(
         result.faults = Counter(fault.kind for fault in nemesis.done)
         result.quiet_after = _await_quiet(one, result.findings)
         result.findings += check(read_history(one, nemesis.done), repaired=False)
+        _postroom(one, result.findings, "verify")
         tell("repair: the handlers are mended, the topic takes what it refused; parked and dead are sent again")
         _repair(one, result.findings)
         _await_quiet(one, result.findings)
         result.findings += _unready(one)
+        _postroom(one, result.findings, "verify")
         history = read_history(one, nemesis.done)
         result.findings += [each for each in check(history, repaired=True) if each not in result.findings]
         result.totals = totals(history)
@@ -143,24 +145,29 @@ def _repair(one: Cluster, findings: list[str]) -> None:
     admin.alter_configs([ConfigResource("TOPIC", services.ORDERS, {"max.message.bytes": _BIG_TOPIC_BYTES})])
     admin.close()
     reason = ("--yes", "--reason", "mended")
-    for command in (("outbox", "parked", "retry", "--all", *reason), ("dlq", "replay", "--wait", "3m", *reason)):
-        done = subprocess.run(
-            [sys.executable, "-m", "postroom.cli.main", *command, "--json"],
-            env={
-                **environ,
-                "POSTROOM_DATABASE_URL": one.url,
-                "POSTROOM_KAFKA_BOOTSTRAP_SERVERS": one.broker.bootstrap_servers,
-            },
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=300,
-        )
-        (one.folder / f"{command[0]}-{command[1]}.json").write_text(done.stdout + done.stderr)
-        if done.returncode:
-            findings.append(
-                f"`postroom {' '.join(command)}` ended with {done.returncode}: {done.stderr.strip()[-300:]}"
-            )
+    _postroom(one, findings, "outbox", "parked", "retry", "--all", *reason)
+    _postroom(one, findings, "dlq", "replay", "--wait", "3m", *reason)
+
+
+def _postroom(one: Cluster, findings: list[str], *command: str) -> None:
+    """Run it past all that may be broken; what it says is kept, and that it fails is a finding."""
+    done = subprocess.run(
+        [sys.executable, "-m", "postroom.cli.main", *command, "--json"],
+        env={
+            **environ,
+            "POSTROOM_DATABASE_URL": one.url,
+            "POSTROOM_KAFKA_BOOTSTRAP_SERVERS": one.broker.bootstrap_servers,
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    with (one.folder / f"{'-'.join(command[:2])}.json").open("a") as kept:
+        kept.write(done.stdout + done.stderr)
+    if done.returncode:
+        told = (done.stderr or done.stdout).strip()[-300:]
+        findings.append(f"`postroom {' '.join(command)}` ended with {done.returncode}: {told}")
 
 
 def _unready(one: Cluster) -> list[str]:
