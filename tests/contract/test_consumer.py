@@ -64,7 +64,8 @@ class Member:
             got += polled
             if len(got) >= count:
                 return got
-        pytest.fail(f"only {len(got)} of {count} records came")
+        places = sorted((record.partition.number, record.offset) for record in got)
+        pytest.fail(f"only {len(got)} of {count} records came: {places}; {self.owned} are ours")
 
     def close(self) -> None:
         self.polling = True
