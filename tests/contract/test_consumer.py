@@ -6,10 +6,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from kafka import KafkaProducer
 
 from postroom.messaging.errors import Fenced, KafkaUnavailable
 from postroom.messaging.ports import Consumer, Kafka, Topics
 from postroom.messaging.records import OutgoingRecord, Partition, ReceivedRecord
+from postroom.testing.kafka import Broker
 
 
 @pytest.fixture
@@ -183,6 +185,24 @@ def test_what_went_to_another_member_cannot_be_committed(real: Any, postroom_top
     second.consumer.commit({record.partition: record.offset})
     first.close()
     second.close()
+
+
+def test_what_a_producer_aborted_is_not_read(
+    real: Any, postroom_real_kafka: Broker, postroom_topic: Callable[[str], str]
+) -> None:
+    """Of another producer than ours, which writes no transactions."""
+    if real.client == "memory":
+        pytest.skip("the Kafka in memory has no transactions")
+    topic = postroom_topic("aborted")
+    producer = KafkaProducer(bootstrap_servers=postroom_real_kafka.bootstrap_servers, transactional_id=topic)
+    producer.init_transactions()
+    for value, end in ((b"no", producer.abort_transaction), (b"yes", producer.commit_transaction)):
+        producer.begin_transaction()
+        producer.send(topic, value, partition=0).get(30)
+        end()
+    producer.close()
+    with closing(Member(real.kafka(), postroom_topic("group"), topic)) as member:
+        assert [record.value for record in member.poll_for(1)] == [b"yes"]
 
 
 def test_a_topic_that_comes_later_is_read(real: Any, postroom_topic: Callable[[str], str]) -> None:
