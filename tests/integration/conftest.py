@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,8 @@ import pytest
 from postroom.cli.app import App
 from postroom.cli.checkup.examine import CHECKS, examine
 from postroom.cli.checkup.patient import Finding, Patient
-from postroom.cli.command import COMMON
 from postroom.inbox import Inbox
+from postroom.messaging.errors import ConfigurationError
 from postroom.outbox import Message, Outbox, schema
 from postroom.outbox.database import open_store
 from postroom.outbox.log import LogStore
@@ -35,12 +35,14 @@ class Doctor:
 
     def patient(self, inbox: Inbox | None = None, **settings: Any) -> Patient:
         app = App()
-        assignments = [f"{name.replace('__', '.')}={value}" for name, value in settings.items()]
-        given: dict[str, Any] = {**dict.fromkeys(COMMON), "database_url": self.url, "assignments": assignments}
+        given = {"database_url": self.url, **settings}
         if self._broker is not None:
             given["kafka_bootstrap_servers"] = self._broker.bootstrap_servers
-            assignments.append(f"kafka_options={json.dumps(dict(self._broker.client_config))}")
-        app.take(given)
+            given.setdefault("kafka_options", json.dumps(dict(self._broker.client_config)))
+        with pytest.MonkeyPatch.context() as environment, suppress(ConfigurationError):
+            for name, value in given.items():  # where a password may stand
+                environment.setenv(f"POSTROOM_{name.upper()}", str(value))
+            assert app.loaded
         return Patient(app, inbox)
 
     def look(self, *names: str, inbox: Inbox | None = None, **settings: Any) -> Found:

@@ -474,7 +474,10 @@ def test_the_command_asks_before_it_runs_the_sql_and_writes_it_down(roles: Roles
 def doctor(url: str, inbox: Inbox | None = None) -> dict[tuple[str, str], Finding]:
     """What the doctor finds as this role, in the database."""
     app = App()
-    app.take({**dict.fromkeys(COMMON), "database_url": url, "assignments": ["schema=shop", "tables.outbox=events"]})
+    app.take({**dict.fromkeys(COMMON), "assignments": ["schema=shop", "tables.outbox=events"]})
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("POSTROOM_DATABASE_URL", url)
+        assert app.loaded
     with closing(Patient(app, inbox)) as patient:
         found = examine(patient, [check for check in CHECKS if check.whom == "database"])
     assert not [each for each in found if each.todo == "Report it as a bug."], found
