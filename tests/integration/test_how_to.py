@@ -312,3 +312,17 @@ def test_test_your_application(rooms: Path, tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "5 passed" in done.stdout
+
+
+@pytest.mark.usefixtures("postroom_real_kafka")
+def test_verify_says_that_everything_arrived(
+    workload: Any, relays: Any, eventually: Any, page: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workload.publish(50)
+    relays(workload)
+    eventually(lambda: workload.unsettled() == 0, "all is settled")
+    monkeypatch.setenv("POSTROOM_DATABASE_URL", workload.url)
+    monkeypatch.setenv("POSTROOM_KAFKA_BOOTSTRAP_SERVERS", workload.broker.bootstrap_servers)
+    [arrivals] = page("verify")
+
+    assert [(each.topic, each.arrived) for each in arrivals.found.topics] == [(workload.topic, 50)]
