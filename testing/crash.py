@@ -22,11 +22,11 @@ RELAY_STEPS = _steps(
     "read resumed settled stepped_aside stopped stopping transaction_open unparked waiting",
 )
 MESSAGE_STEPS = _steps(
-    "applied attempt condemned dead_lettered duplicate expired handled held not_for_group raised received",
-    "result_not_kept retried shelved skipped",
+    "applied attempt condemned dead_lettered duplicate expired handled held not_for_group overdue raised",
+    "received result_not_kept retried shelved skipped",
 )
 INBOX_STEPS = MESSAGE_STEPS | _steps(
-    "assigned batch_failed committed held_back kafka_unavailable limited not_committed overdue paused policy_changed",
+    "assigned batch_failed committed held_back kafka_unavailable limited not_committed paused policy_changed",
     "policy_refused resumed revoked stopped",
 )
 
