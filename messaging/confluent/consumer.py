@@ -87,6 +87,7 @@ class GroupConsumer:
             consumer.incremental_assign(partitions)
         else:
             consumer.assign(partitions)
+        consumer.resume(partitions)  # librdkafka remembers that they were paused, from before they went
         taken = [Partition(part.topic, part.partition) for part in partitions]
         self._assigned.update(taken)
         self._paused.difference_update(taken)

@@ -34,13 +34,18 @@ class Member:
     kafka: Kafka
     group: str
     topic: str
+    cooperative: bool = False
     owned: list[Partition] = field(default_factory=list)
     revoked: list[Partition] = field(default_factory=list)
     polling: bool = False
 
     def __post_init__(self) -> None:
         self.consumer: Consumer = self.kafka.consumer(
-            self.group, [self.topic], on_assigned=self._assigned, on_revoked=self._revoked
+            self.group,
+            [self.topic],
+            on_assigned=self._assigned,
+            on_revoked=self._revoked,
+            cooperative=self.cooperative,
         )
 
     def _assigned(self, partitions: Sequence[Partition]) -> None:
@@ -164,6 +169,43 @@ def test_members_share_the_partitions(real: Any, postroom_topic: Callable[[str],
     assert set(first.owned) | set(second.owned) == everything
     first.close()
     second.close()
+
+
+@pytest.mark.parametrize("cooperative", [False, True])
+def test_what_was_paused_when_it_went_is_read_when_it_comes_back(
+    real: Any, postroom_topic: Callable[[str], str], cooperative: bool
+) -> None:
+    kafka = real.kafka()
+    topic, group = postroom_topic("paused"), postroom_topic("group")
+    send(kafka, topic, 40)
+    first = Member(kafka, group, topic, cooperative)
+    first.poll_for(40)
+    everything = set(first.owned)
+    first.consumer.pause_only(sorted(everything))
+    second = Member(kafka, group, topic, cooperative)
+    for _ in range(400):
+        first.poll(0.05)
+        second.poll(0.05)
+        if second.owned and set(first.owned) | set(second.owned) == everything:
+            break
+    assert second.owned
+    second.close()
+    for _ in range(400):
+        first.poll(0.05)
+        if set(first.owned) == everything:
+            break
+    first.consumer.pause_only([])
+    send(kafka, topic, 40)
+    with closing(kafka.reader()) as reader:
+        there = {(record.partition, record.offset) for record in reader.read(topic)}
+    latest = {(part, max(offset for place, offset in there if place == part)) for part in everything}
+    for _ in range(200):
+        latest -= {(record.partition, record.offset) for record in first.poll()}
+        if not latest:
+            break
+    first.close()
+
+    assert not latest, "what is not paused any more is read to its end"
 
 
 def test_what_went_to_another_member_cannot_be_committed(real: Any, postroom_topic: Callable[[str], str]) -> None:
