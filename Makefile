@@ -3,8 +3,8 @@
 
 PYTHON ?= python3
 ARGS ?=
-# Two processes share out the files of tests, in their order, so that short ones come last; each has its own servers.
-WORKERS ?= -n 2 --dist loadfile --no-loadscope-reorder
+# Two processes share out the files of tests; each has servers of its own.
+WORKERS ?= -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
