@@ -99,7 +99,7 @@ class GaplessProducer:
                 return 0, _interrupted()
             produce, tell = self._producer.produce, answers.tell
             for index, (topic, key, value, headers) in enumerate(records):
-                if topic in refused or self.halted:
+                if topic in refused or self.halted or (self.one_by_one and not self._answered()):
                     return index, refused.get(topic) or _interrupted()
                 try:
                     produce(topic, value, key, on_delivery=partial(tell, index), headers=headers)
@@ -156,6 +156,14 @@ class GaplessProducer:
                 self._producer.purge()
         self._poll_until(time.monotonic() + _LAST_REPORTS)
         self._producer = None  # ends its threads
+
+    def _answered(self) -> bool:
+        """Whether what was sent before has gone: a broker that knows nothing of a producer yet takes its second record,
+        though it refused the first."""
+        deadline = time.monotonic() + _ROOM_WITHIN
+        while self.outstanding and not self.halted and (left := deadline - time.monotonic()) > 0:
+            self.poll(left)
+        return not self.outstanding and not self.halted
 
     def _poll_until(self, deadline: float) -> None:
         # Not flush(): after a fatal error it goes on to the reports with an exception set, and one may get lost.

@@ -191,6 +191,22 @@ def test_nothing_of_a_partition_is_appended_behind_a_refused_record_and_nothing_
         each_once_in_order(values(kafka, topic), 300)
 
 
+def test_nothing_is_appended_behind_the_first_record_that_a_partition_ever_saw_of_a_producer(
+    real: Any, postroom_topic: Callable[[str], str]
+) -> None:
+    """A broker that knows nothing of a producer takes its second record, though it refused the first one."""
+    kafka = real.kafka()
+    topic = create(kafka, postroom_topic("first"), partitions=1, max_message_bytes="2000")
+    large, small = record(topic, b"x" * 5000, key="k"), record(topic, b"small", key="k")
+    publisher = kafka.publisher()
+    for _ in range(3):  # together, and as the ones that came back
+        assert 0 in send(publisher, large, small)
+        publisher.recover()
+
+    publisher.close(5)
+    assert values(kafka, topic) == []
+
+
 def test_nothing_is_appended_behind_a_refused_record_of_an_earlier_publication(
     real: Any, postroom_topic: Callable[[str], str]
 ) -> None:
