@@ -28,9 +28,12 @@ from ..errors import (
 from ..records import OutgoingRecord, Partition
 from .build import build
 from .errors import translate
+from .opening import Openings
 
 #: For how long ``produce`` waits for room in a queue that is full, in seconds.
 _ROOM_WITHIN = 5.0
+#: So many records may wait for the first ones of their partitions.
+_MOST_WAITING = 100_000
 #: librdkafka counts in whole milliseconds; less would not wait at all, over and over.
 _SHORTEST_POLL = 0.001
 #: How often what a halted producer would send again is purged, in seconds.
@@ -49,7 +52,7 @@ class Failure(NamedTuple):
 class Answers:
     """Lives as long as a record of one publication has no answer. ``failed`` outlives it."""
 
-    def __init__(self, producer: "GaplessProducer", failed: dict[int, Failure]) -> None:
+    def __init__(self, producer: "GaplessProducer", failed: dict[int, Failure | PostroomError]) -> None:
         self._producer = producer
         self._failed = failed
 
@@ -57,6 +60,10 @@ class Answers:
         """Called by librdkafka for a record that failed, while it is polled."""
         self._failed[index] = failure = Failure(error, Partition(message.topic(), message.partition()))
         self._producer.halt(failure)
+
+    def not_sent(self, index: int, why: PostroomError) -> None:
+        """A record did not get as far as that. The first reason stays."""
+        self._failed.setdefault(index, why)
 
 
 class GaplessProducer:
@@ -66,6 +73,7 @@ class GaplessProducer:
         single = {"batch.num.messages": 1} if one_by_one else {}
         self._producer: Any = build(Producer, {**options, **single})
         self._sending = RLock()  # what is purged and what follows it must not mix
+        self._openings = Openings()
         self._too_large: Counter[Partition] = Counter()
         self.one_by_one = one_by_one
         self.halted = False
@@ -82,13 +90,16 @@ class GaplessProducer:
     @property
     def outstanding(self) -> int:
         """Records without an answer."""
-        return 0 if self._producer is None else len(self._producer)
+        return 0 if self._producer is None else len(self._producer) + self._openings.waiting
 
     def topic_metadata(self, topic: str, timeout: float) -> Any:
-        """librdkafka's; the broker may create the topic. Raises KafkaException."""
+        """librdkafka's; the broker may create the topic. To be asked before its first record. Raises KafkaException."""
         if self._producer is None:
             raise KafkaUnavailable("The publisher is closed.")
-        return self._producer.list_topics(topic, timeout).topics[topic]
+        metadata = self._producer.list_topics(topic, timeout).topics[topic]
+        if metadata.error is None:
+            self._openings.close(topic, len(metadata.partitions))
+        return metadata
 
     def produce(
         self, records: Sequence[OutgoingRecord], answers: Answers, refused: Mapping[str, PostroomError]
@@ -97,20 +108,24 @@ class GaplessProducer:
         with self._sending:
             if self._producer is None:
                 return 0, _interrupted()
-            produce, tell = self._producer.produce, answers.tell
-            for index, (topic, key, value, headers) in enumerate(records):
-                if topic in refused or self.halted or (self.one_by_one and not self._answered()):
-                    return index, refused.get(topic) or _interrupted()
+            produce, tell, openings = self._producer.produce, answers.tell, self._openings
+            for index, record in enumerate(records):
+                topic, key, value, headers = record
+                if topic in refused or self.halted or openings.waiting >= _MOST_WAITING:
+                    return index, refused.get(topic) or (_interrupted() if self.halted else _full())
+                if topic in openings.topics and openings.keep(record, index, answers):
+                    continue
+                report = partial(tell, index)
                 try:
-                    produce(topic, value, key, on_delivery=partial(tell, index), headers=headers)
+                    produce(topic, value, key, on_delivery=report, headers=headers)
                 except BufferError:
-                    again = partial(produce, topic, value, key, on_delivery=partial(tell, index), headers=headers)
+                    again = partial(produce, topic, value, key, on_delivery=report, headers=headers)
                     if error := self._when_there_is_room(again):
                         return index, error
-                except KafkaException as error:
-                    return index, self._refusal(error.args[0])
-                except (TypeError, ValueError) as error:
-                    return index, InvalidRecord(f"The record cannot be encoded ({error}).")
+                except (KafkaException, TypeError, ValueError) as error:
+                    return index, self._refusal(error)
+                if topic in openings.topics:
+                    openings.sent(record, report)
             return len(records), None
 
     def halt(self, failure: Failure) -> None:
@@ -143,9 +158,11 @@ class GaplessProducer:
             producer.poll(min(timeout, _PURGE_EVERY) if self.halted else timeout)
         except KafkaException:  # fatal, and told once
             self.halted = True
-        if self.halted:
+        if self.halted or self._openings.waiting:
             with self._sending:
-                producer.purge(in_flight=False)
+                self._send_waiting(producer)
+                if self.halted:
+                    producer.purge(in_flight=False)
 
     def close(self, timeout: float) -> None:
         """End it; what has no answer after ``timeout`` seconds gets an error. Does not raise."""
@@ -157,13 +174,23 @@ class GaplessProducer:
         self._poll_until(time.monotonic() + _LAST_REPORTS)
         self._producer = None  # ends its threads
 
-    def _answered(self) -> bool:
-        """Whether what was sent before has gone: a broker that knows nothing of a producer yet takes its second record,
-        though it refused the first."""
-        deadline = time.monotonic() + _ROOM_WITHIN
-        while self.outstanding and not self.halted and (left := deadline - time.monotonic()) > 0:
-            self.poll(left)
-        return not self.outstanding and not self.halted
+    def _send_waiting(self, producer: Any) -> None:
+        """Send what the answer to a partition's first record lets go, or give it up."""
+        for record, index, answers in self._openings.next():
+            topic, key, value, headers = record
+            if self.halted:
+                break
+            try:
+                producer.produce(topic, value, key, on_delivery=partial(answers.tell, index), headers=headers)
+            except BufferError:
+                return
+            except (KafkaException, TypeError, ValueError) as error:
+                answers.not_sent(index, self._refusal(error))
+                self.halted = True
+        if self.halted:
+            for _, index, answers in self._openings.give_up():
+                answers.not_sent(index, _interrupted())
+                self.failures += 1
 
     def _poll_until(self, deadline: float) -> None:
         # Not flush(): after a fatal error it goes on to the reports with an exception set, and one may get lost.
@@ -179,15 +206,23 @@ class GaplessProducer:
             except BufferError:
                 continue
             except KafkaException as error:
-                return self._refusal(error.args[0])
+                return self._refusal(error)
             return None
-        return Interrupted("Not sent: the client's queue is full.")
+        return _full()
 
-    def _refusal(self, error: KafkaError) -> PostroomError:
-        if error.code() == KafkaError._FATAL:  # noqa: SLF001
+    def _refusal(self, error: Exception) -> PostroomError:
+        """Why a record was not taken."""
+        if not isinstance(error, KafkaException):
+            return InvalidRecord(f"The record cannot be encoded ({error}).")
+        reason: KafkaError = error.args[0]
+        if reason.code() == KafkaError._FATAL:  # noqa: SLF001
             self.halted = True
             return _interrupted()
-        return translate(error)
+        return translate(reason)
+
+
+def _full() -> Interrupted:
+    return Interrupted("Not sent: the client's queue is full.")
 
 
 def _interrupted() -> Interrupted:

@@ -15,7 +15,7 @@ class SentRecords:
     def __init__(self, producer: GaplessProducer, total: int) -> None:
         self._producer = producer
         self._total = total
-        self._failed: dict[int, Failure] = {}
+        self._failed: dict[int, Failure | PostroomError] = {}
         self._outstanding: weakref.ref[Answers] | None = None
         self._sent = 0
         self._not_sent: PostroomError | None = None
@@ -68,7 +68,9 @@ class SentRecords:
         self._resolved = outstanding is None or outstanding() is None or not self._producer.outstanding
         return self._resolved
 
-    def _error(self, failure: Failure) -> PostroomError:
+    def _error(self, failure: Failure | PostroomError) -> PostroomError:
+        if isinstance(failure, PostroomError):
+            return failure
         error = translate(failure.error)
         if isinstance(error, RecordTooLarge) and not self._producer.is_too_large(failure.partition):
             return Interrupted("Kafka refuses a batch of this size; its records go again one by one.")

@@ -19,6 +19,8 @@ _REFUSED_FOR = 10.0
 _FIRST_ASK_MS = 5_000
 _ASK_AGAIN_FOR = 1.0
 _ASK_EVERY = 0.1
+#: After so many seconds a topic is asked for again: it may have more partitions, and see ``opening``.
+_KNOWN_FOR = 3600.0
 #: A batch that was refused though none of its records is too large makes later ones smaller, in bytes, down to this.
 _SMALLEST_BATCH = 16_384
 
@@ -40,6 +42,7 @@ class GaplessPublisher:
         self._suspects = 0
         self._refused: dict[str, tuple[PostroomError, float]] = {}
         self._known: set[str] = set()
+        self._known_until = time.monotonic() + _KNOWN_FOR
         self._producer = GaplessProducer(self._options)
 
     def send(self, records: Sequence[OutgoingRecord]) -> SentRecords:
@@ -49,6 +52,8 @@ class GaplessPublisher:
             self._came_back += len(records)
             return SentRecords.unsent(self._producer, len(records), Interrupted(f"Not sent: {why}."))
         producer = self._producer
+        if time.monotonic() > self._known_until:
+            self._forget_topics()
         refused = {}
         for topic in {record.topic for record in records} - self._known:
             if error := self._refusal(producer, topic):
@@ -100,10 +105,14 @@ class GaplessPublisher:
         self._producer.close(0)
         for topic, error in self._producer.unwritable.items():
             self._remember(topic, error)
-        self._known.clear()
+        self._forget_topics()
         if not self._closed:
             self._producer = GaplessProducer(self._options, one_by_one=suspects > 0)
         self._suspects = suspects
+
+    def _forget_topics(self) -> None:
+        self._known.clear()
+        self._known_until = time.monotonic() + _KNOWN_FOR
 
     def _refusal(self, producer: GaplessProducer, topic: str) -> PostroomError | None:
         """Why ``topic`` takes nothing, if so; the broker may create it. Raises KafkaUnavailable."""

@@ -23,6 +23,7 @@ from postroom.messaging.errors import (
     UnknownTopic,
 )
 from postroom.messaging.kafka import KafkaOptions, connect
+from postroom.messaging.partitioner import positive_hash
 from postroom.messaging.ports import Kafka, Publisher
 from postroom.messaging.records import OutgoingRecord, ReceivedRecord
 from postroom.testing import kafka as kafka_module
@@ -205,6 +206,35 @@ def test_nothing_is_appended_behind_the_first_record_that_a_partition_ever_saw_o
 
     publisher.close(5)
     assert values(kafka, topic) == []
+
+
+def test_nothing_is_appended_behind_the_first_record_of_a_partition_by_a_later_publication(
+    real: Any, postroom_topic: Callable[[str], str]
+) -> None:
+    """Two requests would queue before a paused broker that knows nothing of their producer."""
+    kafka = real.kafka()
+    topic = create(kafka, postroom_topic("first"), partitions=2, max_message_bytes="2000")
+    keys = {positive_hash(key.encode()) % 2: key for key in ("a", "b", "c", "d", "e")}
+    publisher = kafka.publisher()
+    for _ in range(2):  # by a new producer each
+        assert send(publisher, record(topic, "elsewhere", key=keys[0])) == {}
+        real.pause()
+        resume = threading.Timer(1.0, real.resume)
+        try:
+            large = publisher.send([record(topic, b"x" * 5000, key=keys[1])])
+            assert not large.wait(0.3), "it is on its way"
+        finally:
+            resume.start()
+        small = publisher.send([record(topic, "small", key=keys[1])])
+        resume.join()
+        assert large.wait(30)
+        assert small.wait(30)
+        assert isinstance(large.errors()[0], RecordTooLarge)
+        assert isinstance(small.errors()[0], Interrupted)
+        publisher.recover()
+
+    publisher.close(5)
+    assert values(kafka, topic) == [b"elsewhere"] * 2
 
 
 def test_nothing_is_appended_behind_a_refused_record_of_an_earlier_publication(
