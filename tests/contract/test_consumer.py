@@ -72,7 +72,9 @@ class Member:
             if len(got) >= count:
                 return got
         places = sorted((record.partition.number, record.offset) for record in got)
-        pytest.fail(f"only {len(got)} of {count} records came: {places}; {self.owned} are ours")
+        with closing(self.kafka.reader()) as reader:
+            ends = {number: end for number, (_, end) in reader.offsets(self.topic).items()}
+        pytest.fail(f"only {len(got)} of {count} records came: {places}; {self.owned} are ours; the log ends at {ends}")
 
     def close(self) -> None:
         self.polling = True
@@ -194,18 +196,20 @@ def test_what_was_paused_when_it_went_is_read_when_it_comes_back(
         first.poll(0.05)
         if set(first.owned) == everything:
             break
+    assert set(first.owned) == everything, "what the other gave up comes back"
     first.consumer.pause_only([])
     send(kafka, topic, 40)
     with closing(kafka.reader()) as reader:
         there = {(record.partition, record.offset) for record in reader.read(topic)}
     latest = {(part, max(offset for place, offset in there if place == part)) for part in everything}
-    for _ in range(200):
+    for _ in range(100):
         latest -= {(record.partition, record.offset) for record in first.poll()}
         if not latest:
             break
     first.close()
 
-    assert not latest, "what is not paused any more is read to its end"
+    still = ", ".join(f"{part} up to offset {offset}" for part, offset in sorted(latest))
+    assert not latest, f"not paused any more, and yet nothing comes: {still}"
 
 
 def test_what_went_to_another_member_cannot_be_committed(real: Any, postroom_topic: Callable[[str], str]) -> None:
