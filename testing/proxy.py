@@ -32,6 +32,7 @@ class TcpProxy:
         self._to_server, self._to_client = Event(), Event()
         self._ended = Event()
         self._delay = 0.0
+        self._change: Callable[[bytes], bytes] | None = None
         self._listener: socket.socket | None = None
         self._closed = False
         self._connections: set[socket.socket] = set()
@@ -67,8 +68,15 @@ class TcpProxy:
         """Let what comes wait so long before it is forwarded, in both directions, until ``restore``."""
         self._delay = seconds
 
+    def alter(self, change: Callable[[bytes], bytes]) -> None:
+        """Send ``change(data)`` on to the server for what comes, a piece of any size at a time, until ``restore``.
+
+        For a link that corrupts, and to see what goes by. ``change`` is called by several threads.
+        """
+        self._change = change
+
     def restore(self) -> None:
-        """Accept and forward at once again. What waited is delivered. Raises OSError: the port is taken."""
+        """Accept and forward again, at once and as it came. What waited is delivered. Raises OSError: port taken."""
         self._flow()
         with self._lock:
             down = self._listener is None and not self._closed
@@ -104,6 +112,7 @@ class TcpProxy:
 
     def _flow(self) -> None:
         self._delay = 0.0
+        self._change = None
         self._to_server.set()
         self._to_client.set()
 
@@ -142,6 +151,8 @@ class TcpProxy:
     def _forward(self, source: socket.socket, sink: socket.socket, flowing: Event) -> None:
         with suppress(OSError):
             while data := source.recv(_CHUNK_BYTES):
+                if flowing is self._to_server and (change := self._change) is not None:
+                    data = change(data)
                 self._ended.wait(self._delay)
                 flowing.wait()
                 sink.sendall(data)

@@ -64,6 +64,14 @@ def test_cut_breaks_and_refuses_until_restore(proxy: TcpProxy) -> None:
         assert echoed(connection, b"again") == b"again"
 
 
+def test_alter_changes_what_goes_to_the_server_until_restore(proxy: TcpProxy) -> None:
+    with connect(proxy) as connection:
+        proxy.alter(bytes.upper)
+        assert echoed(connection, b"hello") == b"HELLO"
+        proxy.restore()
+        assert echoed(connection, b"hello") == b"hello"
+
+
 def test_freeze_is_silence_and_restore_delivers_what_waited(proxy: TcpProxy) -> None:
     with connect(proxy) as old:
         assert echoed(old, b"hello") == b"hello"
