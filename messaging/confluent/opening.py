@@ -5,8 +5,12 @@ that is the second record, since it refused the first (Kafka's ProducerStateMana
 record that a producer sends to a partition waits here for its answer. Brokers forget producers that have sent
 nothing for a day (``producer.id.expiration.ms``), and topics get more partitions; so a topic is closed anew from
 time to time.
+
+That is so of records without a key too: they have no order to keep, but the answer to the second tells librdkafka
+that the first one is there, which it then never sends again. Where they go is said here, to know who waits for whom.
 """
 
+import random
 import weakref
 from collections import deque
 from collections.abc import Iterator
@@ -17,9 +21,10 @@ from ..records import OutgoingRecord, Partition
 
 
 class Waiting(NamedTuple):
-    """A record that has not gone, and whom to tell."""
+    """A record that has not gone, where it goes, and whom to tell."""
 
     record: OutgoingRecord
+    partition: int
     place: int
     answers: Any
 
@@ -37,7 +42,7 @@ class _Closed:
 
 
 class Openings:
-    """What waits until the first record of its partition is answered. Records without a key have no order to keep."""
+    """What waits until the first record of its partition is answered."""
 
     def __init__(self) -> None:
         self._partitions: dict[str, int] = {}
@@ -56,23 +61,28 @@ class Openings:
             if closed is None or (closed.answered and not closed.waiting):
                 self._closed[partition] = _Closed()
 
-    def keep(self, record: OutgoingRecord, place: int, answers: Any) -> bool:
+    def partition(self, record: OutgoingRecord) -> int:
+        """Where a record of one of ``topics`` goes; without a key anywhere."""
+        partitions = self._partitions[record.topic]
+        if record.key is None:
+            return random.randrange(partitions)
+        return positive_hash(record.key) % partitions
+
+    def keep(self, record: OutgoingRecord, partition: int, place: int, answers: Any) -> bool:
         """Whether a record of one of ``topics`` has to wait; it does so here, then."""
-        partition = self._partition(record)
-        closed = self._closed.get(partition) if partition is not None else None
-        if partition is None or closed is None or closed.first is None:
+        closed = self._closed.get(Partition(record.topic, partition))
+        if closed is None or closed.first is None:
             return False
         if closed.answered and not closed.waiting:
-            self._open(partition)
+            self._open(Partition(record.topic, partition))
             return False
-        closed.waiting.append(Waiting(record, place, answers))
+        closed.waiting.append(Waiting(record, partition, place, answers))
         self.waiting += 1
         return True
 
-    def sent(self, record: OutgoingRecord, report: Any) -> None:
+    def sent(self, topic: str, partition: int, report: Any) -> None:
         """A record of one of ``topics`` went. ``report`` is gone with its answer, if nobody else keeps it."""
-        partition = self._partition(record)
-        if partition is not None and (closed := self._closed.get(partition)) is not None:
+        if (closed := self._closed.get(Partition(topic, partition))) is not None:
             closed.first = weakref.ref(report)
 
     def next(self) -> Iterator[Waiting]:
@@ -94,8 +104,3 @@ class Openings:
         del self._closed[partition]
         if not any(each.topic == partition.topic for each in self._closed):
             self.topics.discard(partition.topic)
-
-    def _partition(self, record: OutgoingRecord) -> Partition | None:
-        if record.key is None:
-            return None
-        return Partition(record.topic, positive_hash(record.key) % self._partitions[record.topic])

@@ -32,6 +32,8 @@ from .opening import Openings
 
 #: For how long ``produce`` waits for room in a queue that is full, in seconds.
 _ROOM_WITHIN = 5.0
+#: librdkafka's word for: where the partitioner has it.
+_BY_KEY = -1
 #: So many records may wait for the first ones of their partitions.
 _MOST_WAITING = 100_000
 #: librdkafka counts in whole milliseconds; less would not wait at all, over and over.
@@ -113,19 +115,22 @@ class GaplessProducer:
                 topic, key, value, headers = record
                 if topic in refused or self.halted or openings.waiting >= _MOST_WAITING:
                     return index, refused.get(topic) or (_interrupted() if self.halted else _full())
-                if topic in openings.topics and openings.keep(record, index, answers):
-                    continue
+                partition = _BY_KEY
+                if topic in openings.topics:
+                    partition = openings.partition(record)
+                    if openings.keep(record, partition, index, answers):
+                        continue
                 report = partial(tell, index)
                 try:
-                    produce(topic, value, key, on_delivery=report, headers=headers)
+                    produce(topic, value, key, partition, on_delivery=report, headers=headers)
                 except BufferError:
-                    again = partial(produce, topic, value, key, on_delivery=report, headers=headers)
+                    again = partial(produce, topic, value, key, partition, on_delivery=report, headers=headers)
                     if error := self._when_there_is_room(again):
                         return index, error
                 except (KafkaException, TypeError, ValueError) as error:
                     return index, self._refusal(error)
                 if topic in openings.topics:
-                    openings.sent(record, report)
+                    openings.sent(topic, partition, report)
             return len(records), None
 
     def halt(self, failure: Failure) -> None:
@@ -176,19 +181,19 @@ class GaplessProducer:
 
     def _send_waiting(self, producer: Any) -> None:
         """Send what the answer to a partition's first record lets go, or give it up."""
-        for record, index, answers in self._openings.next():
-            topic, key, value, headers = record
+        for (topic, key, value, headers), partition, index, answers in self._openings.next():
             if self.halted:
                 break
             try:
-                producer.produce(topic, value, key, on_delivery=partial(answers.tell, index), headers=headers)
+                report = partial(answers.tell, index)
+                producer.produce(topic, value, key, partition, on_delivery=report, headers=headers)
             except BufferError:
                 return
             except (KafkaException, TypeError, ValueError) as error:
                 answers.not_sent(index, self._refusal(error))
                 self.halted = True
         if self.halted:
-            for _, index, answers in self._openings.give_up():
+            for _, _, index, answers in self._openings.give_up():
                 answers.not_sent(index, _interrupted())
                 self.failures += 1
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from threading import Event
+from typing import Any
 
 import pytest
 
@@ -24,8 +25,9 @@ def proxy(own_broker: Broker) -> Iterator[TcpProxy]:
 
 
 @pytest.mark.parametrize("client", ["kafka-python", "confluent-kafka"])
+@pytest.mark.parametrize("keys", [(b"k", b"k"), (None, None), (b"k", None), (None, b"k")])
 def test_what_is_acknowledged_is_there_though_the_first_request_to_its_partition_was_refused(
-    own_broker: Broker, proxy: TcpProxy, postroom_topic: Callable[[str], str], client: str
+    own_broker: Broker, proxy: TcpProxy, postroom_topic: Callable[[str], str], keys: Any, client: str
 ) -> None:
     """Refused for the moment: here it was corrupted on its way; a new leader that does not know it yet does the same.
 
@@ -49,9 +51,9 @@ def test_what_is_acknowledged_is_there_though_the_first_request_to_its_partition
 
     publisher = connect(own_broker.through().options_for(client)).publisher()
     proxy.alter(change)
-    first = publisher.send([OutgoingRecord(topic, b"k", FIRST, [])])
+    first = publisher.send([OutgoingRecord(topic, keys[0], FIRST, [])])
     assert corrupted.wait(30)
-    second = publisher.send([OutgoingRecord(topic, b"k", SECOND, [])])
+    second = publisher.send([OutgoingRecord(topic, keys[1], SECOND, [])])
     passed.wait(_TIME_TO_PASS)
     proxy.restore()
     assert first.wait(30)

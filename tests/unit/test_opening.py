@@ -18,9 +18,17 @@ def report() -> Callable[[], None]:
     return lambda: None
 
 
+def kept(openings: Openings, one: OutgoingRecord, place: int) -> bool:
+    return openings.keep(one, openings.partition(one), place, ANSWERS)
+
+
 def went(openings: Openings, key: bytes | None) -> bool:
     """Whether a record of ``key`` goes at once."""
-    return not openings.keep(record(key), 0, ANSWERS)
+    return not kept(openings, record(key), 0)
+
+
+def sent(openings: Openings, key: bytes | None, told: Callable[[], None]) -> None:
+    openings.sent("t", openings.partition(record(key)), told)
 
 
 def test_what_follows_the_first_record_of_a_partition_waits_for_its_answer() -> None:
@@ -31,18 +39,16 @@ def test_what_follows_the_first_record_of_a_partition_waits_for_its_answer() -> 
     assert went(openings, SAME)
     assert went(openings, SAME), "none was sent"
 
-    openings.sent(record(SAME), first)
-    assert openings.keep(record(SAME, b"1"), 1, ANSWERS)
-    assert openings.keep(record(SAME, b"2"), 2, ANSWERS)
-    assert went(openings, None), "without a key there is no order"
-    openings.sent(record(None), report())
+    sent(openings, SAME, first)
+    assert kept(openings, record(SAME, b"1"), 1)
+    assert kept(openings, record(SAME, b"2"), 2)
     assert went(openings, OTHER)
-    openings.sent(record(OTHER), elsewhere)
+    sent(openings, OTHER, elsewhere)
     assert openings.waiting == 2
     assert list(openings.next()) == []
 
     del first
-    assert openings.keep(record(SAME, b"3"), 3, ANSWERS), "behind those that wait"
+    assert kept(openings, record(SAME, b"3"), 3), "behind those that wait"
     assert [each.place for each in openings.next()] == [1, 2, 3]
     assert openings.waiting == 0
     assert went(openings, SAME)
@@ -55,12 +61,12 @@ def test_what_follows_the_first_record_of_a_partition_waits_for_its_answer() -> 
 def test_what_cannot_go_is_the_next_again() -> None:
     openings = Openings()
     openings.close("t", 1)
-    openings.sent(record(SAME), report())  # answered
-    kept = report()
-    openings.sent(record(SAME), kept)
+    sent(openings, SAME, report())  # answered
+    first = report()
+    sent(openings, SAME, first)
     for number in range(3):
-        assert openings.keep(record(SAME), number, ANSWERS)
-    del kept
+        assert kept(openings, record(SAME), number)
+    del first
 
     for each in openings.next():
         if each.place == 1:
@@ -72,27 +78,47 @@ def test_what_cannot_go_is_the_next_again() -> None:
 def test_what_waits_can_be_given_up() -> None:
     openings = Openings()
     openings.close("t", 1)
-    kept = report()
-    openings.sent(record(SAME), kept)
-    assert openings.keep(record(SAME), 7, ANSWERS)
+    first = report()
+    sent(openings, SAME, first)
+    assert kept(openings, record(SAME), 7)
 
     assert [each.place for each in openings.give_up()] == [7]
     assert openings.waiting == 0
-    del kept
+    del first
     assert list(openings.next()) == []
 
 
 def test_a_topic_is_closed_anew() -> None:
     openings = Openings()
     openings.close("t", 1)
-    openings.sent(record(SAME), report())
+    sent(openings, SAME, report())
     openings.close("t", 1)
     assert went(openings, SAME)
-    kept = report()
-    openings.sent(record(SAME), kept)
-    assert openings.keep(record(SAME), 1, ANSWERS), "it is the first again"
+    first = report()
+    sent(openings, SAME, first)
+    assert kept(openings, record(SAME), 1), "it is the first again"
 
     openings.close("t", 2)
     assert openings.waiting == 1
-    del kept
+    del first
     assert [each.place for each in openings.next()] == [1]
+
+
+def test_without_a_key_a_record_waits_for_the_first_of_its_partition_too() -> None:
+    openings = Openings()
+    openings.close("t", 1)
+    first = report()
+    assert went(openings, None)
+    sent(openings, None, first)
+    assert kept(openings, record(None), 1)
+    assert kept(openings, record(SAME), 2)
+    del first
+
+    assert [(each.place, each.partition) for each in openings.next()] == [(1, 0), (2, 0)]
+
+
+def test_without_a_key_records_go_to_every_partition() -> None:
+    openings = Openings()
+    openings.close("t", 4)
+
+    assert {openings.partition(record(None)) for _ in range(1000)} == {0, 1, 2, 3}
