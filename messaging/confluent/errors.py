@@ -28,7 +28,6 @@ _TABLE: tuple[tuple[tuple[int, ...], type[PostroomError], str], ...] = (
             KafkaError.UNKNOWN_TOPIC_OR_PART,
             KafkaError.TOPIC_EXCEPTION,
             KafkaError._UNKNOWN_TOPIC,  # noqa: SLF001  librdkafka's local errors begin with an underscore
-            KafkaError._UNKNOWN_PARTITION,  # noqa: SLF001
         ),
         UnknownTopic,
         "Kafka knows no such topic; create it",

@@ -3,17 +3,17 @@
 A broker finds a gap by the sequence numbers that it has seen of a producer, and takes whatever comes first, though
 that is the second record, since it refused the first (Kafka's ProducerStateManager). So what follows the first
 record that a producer sends to a partition waits here for its answer. Brokers forget producers that have sent
-nothing for a day (``producer.id.expiration.ms``), and topics get more partitions; so a topic is closed anew from
-time to time.
+nothing for a day (``producer.id.expiration.ms``), and topics get more partitions; so a topic is looked up and closed
+anew from time to time.
 
 That is so of records without a key too: they have no order to keep, but the answer to the second tells librdkafka
-that the first one is there, which it then never sends again. Where they go is said here, to know who waits for whom.
+that the first one is there, which it then never sends again. Where each goes is said here, not by librdkafka, so that
+nothing goes to a partition that nobody closed.
 """
 
-import random
 import weakref
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from ..partitioner import positive_hash
@@ -45,28 +45,28 @@ class Openings:
     """What waits until the first record of its partition is answered."""
 
     def __init__(self) -> None:
-        self._partitions: dict[str, int] = {}
+        self._partitions: dict[str, tuple[int, Sequence[int]]] = {}
         self._closed: dict[Partition, _Closed] = {}
         #: Topics with partitions that are not open.
         self.topics: set[str] = set()
         #: How many records wait.
         self.waiting = 0
 
-    def close(self, topic: str, partitions: int) -> None:
-        """Start anew with ``topic``, which has so many partitions. What waits goes on waiting."""
-        self._partitions[topic] = partitions
+    def close(self, topic: str, partitions: int, led: Sequence[int] = ()) -> None:
+        """Start anew with ``topic``, which has so many partitions; those that have a leader, or all. What waits goes
+        on waiting."""
+        numbers = range(partitions)
+        self._partitions[topic] = partitions, led or numbers
         self.topics.add(topic)
-        for partition in (Partition(topic, number) for number in range(partitions)):
+        for partition in (Partition(topic, number) for number in numbers):
             closed = self._closed.get(partition)
             if closed is None or (closed.answered and not closed.waiting):
                 self._closed[partition] = _Closed()
 
-    def partition(self, record: OutgoingRecord) -> int:
-        """Where a record of one of ``topics`` goes; without a key anywhere."""
-        partitions = self._partitions[record.topic]
-        if record.key is None:
-            return random.randrange(partitions)
-        return positive_hash(record.key) % partitions
+    def partition(self, topic: str, key: bytes | None, anywhere: float) -> int:
+        """Where a record goes: by its key, else ``anywhere`` (0 to 1) among those that have a leader."""
+        count, led = self._partitions[topic]
+        return led[int(anywhere * len(led))] if key is None else positive_hash(key) % count
 
     def keep(self, record: OutgoingRecord, partition: int, place: int, answers: Any) -> bool:
         """Whether a record of one of ``topics`` has to wait; it does so here, then."""

@@ -7,6 +7,7 @@ and librdkafka's binding drops the report with the record: when the ``Answers`` 
 resolved, without a word of Python for each record that arrived.
 """
 
+import random
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -32,8 +33,8 @@ from .opening import Openings
 
 #: For how long ``produce`` waits for room in a queue that is full, in seconds.
 _ROOM_WITHIN = 5.0
-#: librdkafka's word for: where the partitioner has it.
-_BY_KEY = -1
+#: The next producer can go on: this one has failed, or the topic was made anew and has fewer partitions.
+_HALTS = KafkaError._FATAL, KafkaError._UNKNOWN_PARTITION  # noqa: SLF001
 #: So many records may wait for the first ones of their partitions.
 _MOST_WAITING = 100_000
 #: librdkafka counts in whole milliseconds; less would not wait at all, over and over.
@@ -100,7 +101,8 @@ class GaplessProducer:
             raise KafkaUnavailable("The publisher is closed.")
         metadata = self._producer.list_topics(topic, timeout).topics[topic]
         if metadata.error is None:
-            self._openings.close(topic, len(metadata.partitions))
+            led = [number for number, partition in metadata.partitions.items() if partition.leader >= 0]
+            self._openings.close(topic, len(metadata.partitions), led)
         return metadata
 
     def produce(
@@ -111,15 +113,14 @@ class GaplessProducer:
             if self._producer is None:
                 return 0, _interrupted()
             produce, tell, openings = self._producer.produce, answers.tell, self._openings
+            anywhere = random.random()  # those without a key together, which makes large batches
             for index, record in enumerate(records):
                 topic, key, value, headers = record
                 if topic in refused or self.halted or openings.waiting >= _MOST_WAITING:
                     return index, refused.get(topic) or (_interrupted() if self.halted else _full())
-                partition = _BY_KEY
-                if topic in openings.topics:
-                    partition = openings.partition(record)
-                    if openings.keep(record, partition, index, answers):
-                        continue
+                partition = openings.partition(topic, key, anywhere)
+                if topic in openings.topics and openings.keep(record, partition, index, answers):
+                    continue
                 report = partial(tell, index)
                 try:
                     produce(topic, value, key, partition, on_delivery=report, headers=headers)
@@ -220,7 +221,7 @@ class GaplessProducer:
         if not isinstance(error, KafkaException):
             return InvalidRecord(f"The record cannot be encoded ({error}).")
         reason: KafkaError = error.args[0]
-        if reason.code() == KafkaError._FATAL:  # noqa: SLF001
+        if reason.code() in _HALTS:
             self.halted = True
             return _interrupted()
         return translate(reason)

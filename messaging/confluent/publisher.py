@@ -20,7 +20,7 @@ _FIRST_ASK_MS = 5_000
 _ASK_AGAIN_FOR = 1.0
 _ASK_EVERY = 0.1
 #: After so many seconds a topic is asked for again: it may have more partitions, and see ``opening``.
-_KNOWN_FOR = 3600.0
+_KNOWN_FOR = 300.0
 #: A batch that was refused though none of its records is too large makes later ones smaller, in bytes, down to this.
 _SMALLEST_BATCH = 16_384
 

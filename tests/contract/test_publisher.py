@@ -576,3 +576,56 @@ def test_options_that_break_a_promise_are_refused(client: str, options: dict[str
 def test_an_unknown_client_is_told_so() -> None:
     with pytest.raises(ConfigurationError, match="'carrier-pigeon' is not known"):
         connect(KafkaOptions("127.0.0.1:1", client="carrier-pigeon"))
+
+
+@pytest.fixture
+def restless(client: str, postroom_real_kafka: Broker, monkeypatch: pytest.MonkeyPatch) -> Kafka:
+    """A client that asks for a topic's partitions again and again."""
+    monkeypatch.setattr("postroom.messaging.confluent.publisher._KNOWN_FOR", 0.0)
+    options = {"kafka-python": {"metadata_max_age_ms": 500}, "confluent-kafka": {}}[client]
+    return connect(postroom_real_kafka.options_for(client, options))
+
+
+def test_a_topic_that_gets_more_partitions_uses_them(
+    restless: Kafka, postroom_real_kafka: Broker, postroom_topic: Callable[[str], str], eventually: Callable[..., None]
+) -> None:
+    topic = create(restless, postroom_topic("grows"), partitions=1)
+    publisher = restless.publisher()
+    assert send(publisher, *numbered(topic, range(20), keys=20)) == {}
+    admin = KafkaAdminClient(bootstrap_servers=postroom_real_kafka.bootstrap_servers)
+    admin.create_partitions({topic: 4})
+    admin.close()
+
+    def uses_all() -> bool:
+        assert send(publisher, *numbered(topic, range(20), keys=20)) == {}
+        return {each.partition.number for each in read(restless, topic)} == {0, 1, 2, 3}
+
+    eventually(uses_all, "records in each of the four")
+    publisher.close(5)
+    for each in read(restless, topic):
+        assert each.partition.number in {0, positive_hash(each.key or b"") % 4}
+
+
+def test_a_topic_that_is_made_anew_with_fewer_partitions_is_written_on(
+    client: str,
+    restless: Kafka,
+    postroom_real_kafka: Broker,
+    postroom_topic: Callable[[str], str],
+    eventually: Callable[..., None],
+) -> None:
+    if client == "kafka-python":
+        pytest.skip("it keeps what it has for the partitions that are gone; the relay has to start anew")
+    topic = create(restless, postroom_topic("anew"), partitions=4)
+    publisher = restless.publisher()
+    assert send(publisher, *numbered(topic, range(20), keys=20)) == {}
+    admin = KafkaAdminClient(bootstrap_servers=postroom_real_kafka.bootstrap_servers)
+    admin.delete_topics([topic])
+    topics = restless.topics()
+    eventually(lambda: topic not in topics.partitions(), "gone")
+    eventually(lambda: topics.create(topic, 1, 1, {}), "made anew")
+    topics.close()
+    admin.close()
+
+    assert publish_all(publisher, [numbered(topic, range(20), keys=20)]) == []
+    publisher.close(5)
+    assert sorted(map(int, values(restless, topic))) == list(range(20))

@@ -19,7 +19,7 @@ def report() -> Callable[[], None]:
 
 
 def kept(openings: Openings, one: OutgoingRecord, place: int) -> bool:
-    return openings.keep(one, openings.partition(one), place, ANSWERS)
+    return openings.keep(one, openings.partition("t", one.key, 0.0), place, ANSWERS)
 
 
 def went(openings: Openings, key: bytes | None) -> bool:
@@ -28,7 +28,7 @@ def went(openings: Openings, key: bytes | None) -> bool:
 
 
 def sent(openings: Openings, key: bytes | None, told: Callable[[], None]) -> None:
-    openings.sent("t", openings.partition(record(key)), told)
+    openings.sent("t", openings.partition("t", key, 0.0), told)
 
 
 def test_what_follows_the_first_record_of_a_partition_waits_for_its_answer() -> None:
@@ -121,4 +121,9 @@ def test_without_a_key_records_go_to_every_partition() -> None:
     openings = Openings()
     openings.close("t", 4)
 
-    assert {openings.partition(record(None)) for _ in range(1000)} == {0, 1, 2, 3}
+    assert [openings.partition("t", None, quarter / 4) for quarter in range(4)] == [0, 1, 2, 3]
+    assert openings.partition("t", None, 0.999999) == 3
+
+    openings.close("t", 4, [1, 3])
+    assert [openings.partition("t", None, quarter / 4) for quarter in range(4)] == [1, 1, 3, 3], "those that are led"
+    assert {openings.partition("t", b"%d" % n, 0) for n in range(100)} == {0, 1, 2, 3}, "a key keeps its own"
