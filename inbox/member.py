@@ -4,15 +4,13 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from ..messaging.clock import Clock
-from ..messaging.errors import Fenced, Interrupted, Unavailable
 from ..messaging.observer import Observer
 from ..messaging.ports import Kafka, PartitionsHook
 from ..messaging.records import Partition
+from .arrivals import Arrivals
 from .assignment import InHand
 from .lanes import Lanes
-
-#: What the port raises when the group or the cluster is out of reach. Nothing is lost by starting over.
-KAFKA_AWAY = (Unavailable, Interrupted, Fenced)
+from .outage import KAFKA_AWAY
 
 
 class Polled(NamedTuple):
@@ -43,8 +41,12 @@ class Member:
         on_revoked: PartitionsHook,
         instance: str | None,
         cooperative: bool,
+        ask_every: float,
     ) -> None:
         """Join the group. ``on_revoked`` is called inside the client. Raises KafkaUnavailable, ConfigurationError."""
+        self.arrivals = Arrivals(clock, ask_every)
+        self.placed = False
+        """Whether the group said which partitions are ours; maybe none."""
         self._observe = observe
         self._clock = clock
         self._lanes = lanes
@@ -70,7 +72,13 @@ class Member:
         records = self._consumer.poll(timeout, max_records)
         self._polled_at = self._clock.monotonic()
         taken, gone = self._tell_changes()
+        self.arrivals.went(gone)
+        self.arrivals.came([*taken, *{record.partition for record in records}])
         return Polled(self._lanes.receive(records), taken, gone)
+
+    def look(self, paused: Sequence[Partition]) -> None:
+        """Ask the brokers, now and then, whether more waits of partitions of which nothing comes."""
+        self.arrivals.look(self._consumer.lag, paused)
 
     @property
     def silence(self) -> float:
@@ -98,11 +106,13 @@ class Member:
 
     def _on_assigned(self, partitions: Sequence[Partition]) -> None:
         self._lanes.assign(partitions)
+        self.placed = True
         self._changes.append(("assigned", partitions))
 
     def _on_revoked(self, partitions: Sequence[Partition]) -> None:
         self._lanes.revoke(partitions)
         self._tell_revoked(partitions)
+        self.placed = self.placed and bool(self._lanes.partitions)
         self._changes.append(("revoked", partitions))
 
     def _tell_changes(self) -> tuple[list[Partition], list[Partition]]:

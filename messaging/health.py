@@ -35,6 +35,7 @@ class Health:
         self._beat_at = self._clock.monotonic()
         self._progress_at = self._beat_at
         self._waiting_since: float | None = None
+        self._waits_for = ""
 
     @property
     def state(self) -> State:
@@ -55,8 +56,9 @@ class Health:
         """The loop came round."""
         self._beat_at = self._clock.monotonic()
 
-    def waiting(self, *, work: bool) -> None:
-        """Whether there is work that is not done yet."""
+    def waiting(self, *, work: bool, what: str = "") -> None:
+        """Whether there is work that is not done yet; ``what``: what it waits for, in words."""
+        self._waits_for = what
         if not work:
             self._waiting_since = None
         elif self._waiting_since is None:
@@ -84,7 +86,8 @@ class Health:
         if self._state not in _READY:
             return Finding(False, f"{self._state}: {self._detail}" if self._detail else self._state, self._facts())
         if stuck > self._stuck_seconds:
-            return Finding(False, f"messages wait and none was done for {stuck:.0f} s", self._facts())
+            reason = f"messages wait and none was done for {stuck:.0f} s"
+            return Finding(False, f"{reason}: {self._waits_for}" if self._waits_for else reason, self._facts())
         if silent > self._stuck_seconds:
             return Finding(False, f"hung for {silent:.0f} s", self._facts())
         return Finding(True, self._state, self._facts())

@@ -14,6 +14,8 @@ from .errors import translated
 
 _COMMIT_TIMEOUT_MS = 10_000
 _CLOSE_TIMEOUT_MS = 5_000
+#: The broker answers nothing else on a connection while a fetch waits there for records; as far as we wait for that.
+_FETCH_WAIT_MOST_MS = 10_000
 
 
 class GroupConsumer:
@@ -26,6 +28,8 @@ class GroupConsumer:
         on_assigned: PartitionsHook,
         on_revoked: PartitionsHook,
     ) -> None:
+        fetch_wait = options.get("fetch_max_wait_ms", KafkaConsumer.DEFAULT_CONFIG["fetch_max_wait_ms"])
+        self._fetch_wait_ms = min(_FETCH_WAIT_MOST_MS, int(fetch_wait))
         self._consumer = build(KafkaConsumer, options)
         self._consumer.subscribe(topics=list(topics), listener=_Hooks(self._read_anew, on_assigned, on_revoked))
 
@@ -56,6 +60,20 @@ class GroupConsumer:
             self._consumer.resume(*resume)
         if pause := wanted - paused:
             self._consumer.pause(*pause)
+
+    def lag(self, partitions: Sequence[Partition], timeout: float) -> Mapping[Partition, int]:
+        assigned = self._consumer._subscription.assignment  # noqa: SLF001  position() may wait for the coordinator
+        places = {partition: assigned.get(TopicPartition(*partition)) for partition in partitions}
+        wanted = [TopicPartition(*partition) for partition, state in places.items() if state is not None]
+        if not wanted:
+            return {}
+        with translated():
+            ends = self._consumer.end_offsets(wanted, timeout_ms=int(timeout * 1000) + self._fetch_wait_ms)
+        found = {}
+        for partition, state in places.items():
+            if state is not None and (end := ends.get(TopicPartition(*partition))) is not None:
+                found[partition] = max(0, end - (state.position.offset if state.position is not None else 0))
+        return found
 
     def close(self) -> None:
         self._consumer.close(autocommit=False, timeout_ms=_CLOSE_TIMEOUT_MS)
