@@ -166,7 +166,9 @@ class Lanes:
         with self.lock:
             now = self._clock.monotonic()
             nexts = {handler for handler, lanes in self._ready.items() if any(lane.is_next for lane in lanes)}
-            return nexts, any(lane.is_next and at > now for at, _, lane in self._waiting)
+            own = [(at, lane) for at, _, lane in self._waiting if lane.is_next]
+            nexts |= {lane.items[0].handler for at, lane in own if at <= now}
+            return nexts, any(at > now for at, _ in own)
 
     @property
     def due_in(self) -> float | None:

@@ -5,7 +5,7 @@ from typing import Any, cast
 
 import pytest
 
-from postroom.inbox import Inbox, InboxSettings
+from postroom.inbox import Context, Inbox, InboxSettings, Received
 from postroom.inbox.arrivals import Arrivals
 from postroom.inbox.delivery import Delivery
 from postroom.inbox.gate import Gate
@@ -25,6 +25,13 @@ from postroom.testing import FakeClock
 
 PLACES = [Partition("orders", 0), Partition("orders", 1)]
 STUCK = 60
+
+
+def charge(received: Received, ctx: Context) -> None: ...
+def ship(received: Received, ctx: Context) -> None: ...
+
+
+charge.__module__ = ship.__module__ = "shop"  # by which they are known
 
 
 class Broker:
@@ -49,9 +56,9 @@ class World:
     def __init__(self) -> None:
         self.clock = FakeClock()
         inbox = Inbox("billing")
-        for name in ("charge", "ship"):
-            inbox.handler("orders", type=name, name=name)(lambda received, ctx: None)
-        self.handlers = {handler.name: handler for handler in inbox.handlers}
+        inbox.handler("orders", type="charge")(charge)
+        inbox.handler("orders", type="ship")(ship)
+        self.handlers = {str(handler.event_type): handler for handler in inbox.handlers}
         policy = InboxSettings()
         self.gates: dict[Handler, Gate] = {
             each: Gate(each.policy_by(policy), self.clock, Backoff(), workers=1)
@@ -200,7 +207,7 @@ def test_a_handler_that_takes_long_is_said_after_a_while(world: World) -> None:
     assert world.wait(STUCK) == "ok"
     told = world.wait(2)
     assert told.startswith("messages wait and none was done for 6")
-    assert " s: charge has run for 6" in told
+    assert " s: shop.charge has run for 6" in told
     world.end(job)
     assert world.wait(1) == "ok"
 
@@ -239,8 +246,8 @@ def test_failures_that_nobody_counts_are_no_progress(world: World) -> None:
     world.add()
     for _ in range(STUCK + 5):
         job = world.begin()
-        world.clock.advance(0.5)
         world.round()
+        world.clock.advance(0.5)
         world.end(job, again=0.4)
         world.clock.advance(0.5)
         told = world.round()
@@ -262,7 +269,7 @@ def test_paused_by_an_operator(world: World) -> None:
     world.gates[world.handlers["charge"]].paused = "the bank moves"
     world.add()
     assert world.wait(600) == "ok", "one of two"
-    assert world.detail == "charge is paused by an operator: the bank moves"
+    assert world.detail == "shop.charge is paused by an operator: the bank moves"
     world.gates[world.handlers["ship"]].paused = "the bank moves"
     assert world.wait(1) == "paused: by an operator: the bank moves"
     assert world.health.live().ok
@@ -282,18 +289,18 @@ def test_paused_by_its_limit_is_told_apart(world: World) -> None:
 def test_an_open_breaker_with_all_that_waits_behind_it_is_no_progress(world: World) -> None:
     charge, ship = (world.gates[world.handlers[name]] for name in ("charge", "ship"))
     charge.breaker.unavailable()
-    world.vitals("paused", handler="charge", error=TimeoutError("https://shop:hunter2@bank"), seconds=1)
+    world.vitals("paused", handler="shop.charge", error=TimeoutError("https://shop:hunter2@bank"), seconds=1)
     assert world.wait(STUCK + 30) == "ok", "nothing waits for it"
     world.add()
     assert world.wait(1) == "ok"
-    assert world.detail == "charge waits for what it needs (TimeoutError)", "not in words of the application's"
+    assert world.detail == "shop.charge waits for what it needs (TimeoutError)", "not in words of the application's"
     for _ in range(STUCK + 2):
         charge.breaker.unavailable()
         world.wait(1)
-    assert world.wait(1).endswith(" s: charge waits for what it needs (TimeoutError)")
+    assert world.wait(1).endswith(" s: shop.charge waits for what it needs (TimeoutError)")
     world.add("ship")
     ship.paused = "no more parcels"
-    assert world.wait(1) == "unavailable: charge waits for what it needs (TimeoutError)"
+    assert world.wait(1) == "unavailable: shop.charge waits for what it needs (TimeoutError)"
     charge.breaker.begin()
     charge.breaker.succeeded("1")
     world.vitals("handled")
@@ -340,7 +347,7 @@ def test_short_looks_at_held_messages_are_no_work_that_waits(world: World) -> No
 
 
 def test_steps_of_others_say_nothing(world: World) -> None:
-    facts: dict[str, Any] = {"handler": "charge", "reason": "x"}
+    facts: dict[str, Any] = {"handler": "shop.charge", "reason": "x"}
     for step in ("received", "attempt", "raised", "held_back", "committed"):
         world.vitals(step, **facts)
     world.vitals("resumed", **facts)
