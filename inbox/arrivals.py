@@ -41,7 +41,17 @@ class Arrivals:
         if partitions:
             self._heard.update(dict.fromkeys(partitions, now))
             self.behind = {part: lag for part, lag in self.behind.items() if part not in partitions}
-            self._answered()
+            self.heard()
+
+    def heard(self) -> None:
+        """Kafka answers."""
+        self._unanswered = 0
+        self.away = None
+
+    def failed(self, error: Exception) -> None:
+        """It did not, for longer than a question may take; what it says to that is asked at once."""
+        self.away = error
+        self._ask_at = 0.0
 
     def went(self, partitions: Iterable[Partition]) -> None:
         """They are not ours any more."""
@@ -56,21 +66,18 @@ class Arrivals:
             self._heard[partition] = now
         silent = [partition for partition, at in self._heard.items() if now - at >= self._every]
         self.behind = {part: lag for part, lag in self.behind.items() if part in silent}
-        if not silent or now < self._ask_at:
+        asked = silent if self.away is None else list(self._heard)
+        if not asked or now < self._ask_at:
             return
         try:
-            found = lag(silent, _PATIENCE)
+            found = lag(asked, _PATIENCE)
         except KAFKA_AWAY as error:
             self._unanswered += 1
             if self._unanswered >= _UNANSWERED:
                 self.away = error
         except PostroomError:
-            self._answered()  # with a refusal, of which the next poll tells
+            self.heard()  # with a refusal, of which the next poll tells
         else:
-            self._answered()
-            self.behind = {partition: offsets for partition, offsets in found.items() if offsets > 0}
+            self.heard()
+            self.behind = {part: offsets for part, offsets in found.items() if offsets > 0 and part in silent}
         self._ask_at = self._clock.monotonic() + self._every
-
-    def _answered(self) -> None:
-        self._unanswered = 0
-        self.away = None

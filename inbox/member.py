@@ -1,9 +1,10 @@
 """One membership in a consumer group."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from ..messaging.clock import Clock
+from ..messaging.errors import KafkaUnavailable
 from ..messaging.observer import Observer
 from ..messaging.ports import Kafka, PartitionsHook
 from ..messaging.records import Partition
@@ -11,6 +12,9 @@ from .arrivals import Arrivals
 from .assignment import InHand
 from .lanes import Lanes
 from .outage import KAFKA_AWAY
+
+#: How long a client may try to commit, or a little more: its request, and a session of the group until it finds out.
+_COMMIT_SECONDS = 60.0
 
 
 class Polled(NamedTuple):
@@ -42,12 +46,17 @@ class Member:
         instance: str | None,
         cooperative: bool,
         ask_every: float,
+        beat: Callable[[float], None],
     ) -> None:
-        """Join the group. ``on_revoked`` is called inside the client. Raises KafkaUnavailable, ConfigurationError."""
+        """Join the group. ``on_revoked`` is called inside the client, ``beat`` before what may take so many seconds.
+
+        Raises KafkaUnavailable, ConfigurationError.
+        """
         self.arrivals = Arrivals(clock, ask_every)
         self.placed = False
         """Whether the group said which partitions are ours; maybe none."""
         self._observe = observe
+        self._beat = beat
         self._clock = clock
         self._lanes = lanes
         self._tell_revoked = on_revoked
@@ -71,6 +80,8 @@ class Member:
         self._consumer.pause_only(paused)
         records = self._consumer.poll(timeout, max_records)
         self._polled_at = self._clock.monotonic()
+        if self._changes:
+            self.arrivals.heard()
         taken, gone = self._tell_changes()
         self.arrivals.went(gone)
         self.arrivals.came([*taken, *{record.partition for record in records}])
@@ -86,15 +97,22 @@ class Member:
         return self._clock.monotonic() - self._polled_at
 
     def commit(self) -> None:
-        """Commit what is done. Blocks. What cannot be committed is delivered again, and found to be a duplicate."""
+        """Commit what is done. Blocks. What cannot be committed is delivered again, and found to be a duplicate.
+
+        While Kafka is known to be away, nothing is tried: each try may take as long as a session of the group.
+        """
         offsets = self._lanes.uncommitted()
-        if not offsets:
+        if not offsets or self.arrivals.away is not None:
             return
+        self._beat(_COMMIT_SECONDS)
         try:
             self._consumer.commit(offsets)
         except KAFKA_AWAY as error:
+            if isinstance(error, KafkaUnavailable):
+                self.arrivals.failed(error)
             self._observe("not_committed", offsets=offsets, error=error)
         else:
+            self.arrivals.heard()
             self._lanes.committed(offsets)
             self._observe("committed", offsets=offsets)
 

@@ -255,6 +255,7 @@ class InboxRunner(Service):
                 instance=settings.instance_id,
                 cooperative=settings.cooperative,
                 ask_every=min(_ASK_EVERY, self._often),
+                beat=self._vitals.beat,
             )
         except KAFKA_AWAY as error:
             return error
@@ -346,6 +347,7 @@ class InboxRunner(Service):
                 if member.silence > self.settings.keep_alive_seconds:
                     with suppress(*KAFKA_AWAY):
                         member.poll(0, 1, self._lanes.partitions)
+        member.look(self._lanes.partitions)  # it may be back
         member.commit()
         self._intake.clear_suspects()
         self._end_begun(self._lanes.partitions)

@@ -62,9 +62,9 @@ class Vitals:
         elif step == "resumed" and "handler" not in facts:
             self.database(None)
 
-    def beat(self) -> None:
-        """The loop came round, or waits for what will come."""
-        self._health.beat()
+    def beat(self, patience: float = 0.0) -> None:
+        """The loop came round, or waits for what will come. See ``Health.beat``."""
+        self._health.beat(patience)
 
     def database(self, error: Exception | None) -> None:
         """It is away, or it answers."""

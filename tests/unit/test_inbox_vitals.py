@@ -19,6 +19,7 @@ from postroom.inbox.workers import Workers
 from postroom.messaging.backoff import Backoff
 from postroom.messaging.errors import DatabaseUnavailable, KafkaUnavailable, UnknownTopic
 from postroom.messaging.health import Health
+from postroom.messaging.ports import Kafka
 from postroom.messaging.records import Partition, ReceivedRecord
 from postroom.outbox.names import Names
 from postroom.testing import FakeClock
@@ -352,3 +353,60 @@ def test_steps_of_others_say_nothing(world: World) -> None:
         world.vitals(step, **facts)
     world.vitals("resumed", **facts)
     assert (world.wait(1), world.health.state) == ("ok", "running")
+
+
+class Away:
+    """A client whose commits fail while Kafka is away."""
+
+    def __init__(self) -> None:
+        self.away = True
+        self.commits: list[Mapping[Partition, int]] = []
+
+    def consumer(self, *_: object, **__: object) -> "Away":
+        return self
+
+    def commit(self, offsets: Mapping[Partition, int]) -> None:
+        self.commits.append(offsets)
+        if self.away:
+            raise KafkaUnavailable("Kafka does not answer.")
+
+    def lag(self, partitions: Sequence[Partition], timeout: float) -> Mapping[Partition, int]:
+        if self.away:
+            raise KafkaUnavailable("Kafka does not answer.")
+        return {}
+
+
+def test_a_commit_is_not_tried_again_before_kafka_answers(world: World) -> None:
+    """Each try may take as long as a session of the group, and nothing else comes round meanwhile."""
+    kafka, patience = Away(), []
+    member = Member(
+        cast("Kafka", kafka),
+        "billing",
+        ["orders"],
+        world.lanes,
+        observe=lambda step, /, **_: None,
+        clock=world.clock,
+        on_revoked=lambda _: None,
+        instance=None,
+        cooperative=False,
+        ask_every=10,
+        beat=patience.append,
+    )
+    member.arrivals.came(PLACES)
+    world.add()
+    world.end(world.begin())
+    for _ in range(100):
+        member.look([])
+        member.commit()
+        world.clock.advance(1)
+    assert len(kafka.commits) == 1
+    assert patience == [60]
+    assert member.arrivals.away is not None
+    kafka.away = False
+    for _ in range(11):
+        member.look([])
+        member.commit()
+        world.clock.advance(1)
+    assert len(kafka.commits) == 2
+    assert member.arrivals.away is None
+    assert world.lanes.uncommitted() == {}
