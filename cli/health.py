@@ -14,15 +14,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from socketserver import TCPServer
 from threading import BoundedSemaphore, Thread, Timer
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from ..messaging.errors import ConfigurationError
 from ..messaging.health import Finding
 from ..messaging.observer import Observer
 from .address import parse_address
-
-if TYPE_CHECKING:
-    from ..messaging.lifecycle import Service
 
 _CONNECTIONS = 8
 _DEADLINE = 5.0
@@ -46,22 +43,6 @@ def whole(parts: Mapping[str, Probe]) -> Probe:
         return Finding(not wrong, "; ".join(wrong) or "running", facts)
 
     return probe
-
-
-def running(service: "Service") -> tuple[Probe, Probe]:
-    """Of a service that tells no more than whether it runs: it lives until it ended, and is ready once it runs."""
-    began = False
-
-    def live() -> Finding:
-        nonlocal began
-        began = began or service.running
-        ended = began and not service.running
-        return Finding(not ended, "ended" if ended else "running" if began else "starting", {})
-
-    def ready() -> Finding:
-        return Finding(service.running, "running" if service.running else live().reason, {})
-
-    return live, ready
 
 
 @contextmanager

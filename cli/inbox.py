@@ -47,7 +47,7 @@ def run(app: App, target: str, with_relay: bool) -> None:
     from ..outbox import schema
     from ..outbox.database import open_store
     from ..relay import Relay
-    from .health import probed, running
+    from .health import probed
     from .logs import observer
     from .measured import Measured
     from .serve import Signals, await_tables, run_services
@@ -70,20 +70,20 @@ def run(app: App, target: str, with_relay: bool) -> None:
         )
         measured.watch(runner)
         services: list[Service] = [runner]
-        probes, health = {"inbox": running(runner)}, None
+        healths = {"inbox": runner.health}
         if with_relay:  # it ends last, so that it publishes what the last handlers wrote
             observe_relay = observer(log_format, settings.log_level, app.redaction, app.secrets(), service="relay")
             store = open_store(app.database_url, found.names)
             relay = Relay(store, kafka, settings=settings.relay, observer=measured.relay(observe_relay))
             measured.watch(relay)
             services.append(relay)
-            health = relay.health
-            probes["relay"] = (health.live, health.ready)
+            healths["relay"] = relay.health
+        probes = {name: (health.live, health.ready) for name, health in healths.items()}
         with probed(settings.health_address, probes, observe, measured.page()):
             observe("starting", topics=found.topics, bootstrap_servers=settings.kafka_bootstrap_servers)
             backoff = Backoff(settings.inbox.outage_base_seconds, settings.inbox.outage_cap_seconds)
             check = partial(schema.check, app.database_url, found.names)
-            if await_tables(check, backoff, signals, observe, health):
+            if await_tables(check, backoff, signals, observe, *healths.values()):
                 observe("started")
                 run_services(services, signals)
             else:

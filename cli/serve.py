@@ -76,21 +76,21 @@ def await_tables(
     backoff: Backoff,
     signals: Signals,
     observe: Observer,
-    health: Health | None = None,
+    *healths: Health,
 ) -> bool:
     """Run ``check`` until the database answers; False when a signal came first. Raises SchemaError and the like.
 
-    ``health`` is told meanwhile.
+    ``healths`` are told meanwhile.
     """
     failures = 0
     while True:
-        if health is not None:
+        for health in healths:
             health.beat()
         try:
             check()
         except Unavailable as error:
             failures += 1
-            if health is not None:
+            for health in healths:
                 health.became("unavailable", str(error))
             seconds = backoff.delay(failures)
             observe("paused", error=error, seconds=seconds)

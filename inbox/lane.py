@@ -73,6 +73,11 @@ class Lane:
     look: bool = False
     known: "Known | None" = None
 
+    @property
+    def is_next(self) -> bool:
+        """Its first message is in hand, and nothing of its key comes before it."""
+        return bool(self.items) and not self.dropped and not self.held
+
 
 class Kind(Enum):
     """What a worker is to do."""

@@ -161,6 +161,15 @@ class Lanes:
             held = sum(lane.held and lane.due != float("inf") for lane in self._lanes.values())
             return sum(self._in_hand.values()) + held + self._running
 
+    def waiting(self) -> tuple[set[Handler], bool]:
+        """The handlers of which messages are next, for all the lanes know; whether some in hand wait for their time."""
+        with self.lock:
+            now = self._clock.monotonic()
+            nexts = {handler for handler, lanes in self._ready.items() if any(lane.is_next for lane in lanes)}
+            own = [(at, lane) for at, _, lane in self._waiting if lane.is_next]
+            nexts |= {lane.items[0].handler for at, lane in own if at <= now}
+            return nexts, any(at > now for at, _ in own)
+
     @property
     def due_in(self) -> float | None:
         """Seconds until something that waits may begin by itself; None where nothing waits for time."""
@@ -334,7 +343,7 @@ class Lanes:
     def _next_ready(self) -> Job | None:
         for place, handler in enumerate(self._order):
             lanes = self._ready[handler]
-            while lanes and (lanes[0].dropped or lanes[0].held or not lanes[0].items):
+            while lanes and not lanes[0].is_next:
                 stale = lanes.popleft()
                 stale.queued = False
                 self._offer(stale)

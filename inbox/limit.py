@@ -16,6 +16,12 @@ from ..outbox.write import fetch_query, run_query
 from .control import HANDLER, Control
 
 ACTOR = "postroom"
+_REACHED = "It reached its limit of"
+
+
+def is_limit(reason: str) -> bool:
+    """Whether a handler was paused by its limit, and not by an operator."""
+    return reason.startswith(_REACHED)
 
 
 class LimitReached(Exception):
@@ -43,7 +49,7 @@ class DeadLetterLimit:
         """Why it is paused, and how it goes on."""
         resume = f"postroom inbox resume --group {shlex.quote(self._group)} --handler {shlex.quote(handler)}"
         return (
-            f"It reached its limit of {most:,} dead letters per minute: look at `postroom dlq stats`, mend the cause, "
+            f"{_REACHED} {most:,} dead letters per minute: look at `postroom dlq stats`, mend the cause, "
             f"then go on with `{resume}`."
         )
 

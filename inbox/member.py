@@ -1,18 +1,20 @@
 """One membership in a consumer group."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from ..messaging.clock import Clock
-from ..messaging.errors import Fenced, Interrupted, Unavailable
+from ..messaging.errors import KafkaUnavailable
 from ..messaging.observer import Observer
 from ..messaging.ports import Kafka, PartitionsHook
 from ..messaging.records import Partition
+from .arrivals import Arrivals
 from .assignment import InHand
 from .lanes import Lanes
+from .outage import KAFKA_AWAY
 
-#: What the port raises when the group or the cluster is out of reach. Nothing is lost by starting over.
-KAFKA_AWAY = (Unavailable, Interrupted, Fenced)
+#: How long a client may try to commit, or a little more: its request, and a session of the group until it finds out.
+_COMMIT_SECONDS = 60.0
 
 
 class Polled(NamedTuple):
@@ -43,9 +45,18 @@ class Member:
         on_revoked: PartitionsHook,
         instance: str | None,
         cooperative: bool,
+        ask_every: float,
+        beat: Callable[[float], None],
     ) -> None:
-        """Join the group. ``on_revoked`` is called inside the client. Raises KafkaUnavailable, ConfigurationError."""
+        """Join the group. ``on_revoked`` is called inside the client, ``beat`` before what may take so many seconds.
+
+        Raises KafkaUnavailable, ConfigurationError.
+        """
+        self.arrivals = Arrivals(clock, ask_every)
+        self.placed = False
+        """Whether the group said which partitions are ours; maybe none."""
         self._observe = observe
+        self._beat = beat
         self._clock = clock
         self._lanes = lanes
         self._tell_revoked = on_revoked
@@ -69,8 +80,16 @@ class Member:
         self._consumer.pause_only(paused)
         records = self._consumer.poll(timeout, max_records)
         self._polled_at = self._clock.monotonic()
+        if self._changes:
+            self.arrivals.heard()
         taken, gone = self._tell_changes()
+        self.arrivals.went(gone)
+        self.arrivals.came([*taken, *{record.partition for record in records}])
         return Polled(self._lanes.receive(records), taken, gone)
+
+    def look(self, paused: Sequence[Partition]) -> None:
+        """Ask the brokers, now and then, whether more waits of partitions of which nothing comes."""
+        self.arrivals.look(self._consumer.lag, paused)
 
     @property
     def silence(self) -> float:
@@ -78,15 +97,22 @@ class Member:
         return self._clock.monotonic() - self._polled_at
 
     def commit(self) -> None:
-        """Commit what is done. Blocks. What cannot be committed is delivered again, and found to be a duplicate."""
+        """Commit what is done. Blocks. What cannot be committed is delivered again, and found to be a duplicate.
+
+        While Kafka is known to be away, nothing is tried: each try may take as long as a session of the group.
+        """
         offsets = self._lanes.uncommitted()
-        if not offsets:
+        if not offsets or self.arrivals.away is not None:
             return
+        self._beat(_COMMIT_SECONDS)
         try:
             self._consumer.commit(offsets)
         except KAFKA_AWAY as error:
+            if isinstance(error, KafkaUnavailable):
+                self.arrivals.failed(error)
             self._observe("not_committed", offsets=offsets, error=error)
         else:
+            self.arrivals.heard()
             self._lanes.committed(offsets)
             self._observe("committed", offsets=offsets)
 
@@ -98,11 +124,13 @@ class Member:
 
     def _on_assigned(self, partitions: Sequence[Partition]) -> None:
         self._lanes.assign(partitions)
+        self.placed = True
         self._changes.append(("assigned", partitions))
 
     def _on_revoked(self, partitions: Sequence[Partition]) -> None:
         self._lanes.revoke(partitions)
         self._tell_revoked(partitions)
+        self.placed = self.placed and bool(self._lanes.partitions)
         self._changes.append(("revoked", partitions))
 
     def _tell_changes(self) -> tuple[list[Partition], list[Partition]]:

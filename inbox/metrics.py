@@ -10,9 +10,10 @@ Labels are the group, its topics and its handlers; what no handler is for has th
 
 from collections.abc import Callable
 from datetime import datetime
-from typing import Any
+from typing import Any, get_args
 
 from ..messaging.clock import Clock, SystemClock
+from ..messaging.health import State
 from ..messaging.metrics import LATENCY_SECONDS, Metric, Readings
 from .inbox import Inbox
 from .runner import InboxRunner
@@ -95,6 +96,12 @@ AWAY = Metric(
     "Tries of the inbox itself that found Kafka or the database away",
     ("group", "dependency"),
 )
+STATE = Metric(
+    "postroom_inbox_state",
+    "gauge",
+    f"1 for the state that this member is in: {', '.join(get_args(State))}; an inbox is never fenced",
+    ("group", "state"),
+)
 METRICS = (
     HANDLED,
     DUPLICATES,
@@ -117,6 +124,7 @@ METRICS = (
     LIMITED,
     OVERDUE,
     AWAY,
+    STATE,
 )
 _COUNTED = {
     "dead_lettered": DEAD,
@@ -159,13 +167,16 @@ class InboxMetrics:
             take(**facts)
 
     def watch(self, runner: InboxRunner) -> None:
-        """Show what a runner has in hand."""
+        """Show the state of a runner, and what it has in hand."""
 
         def look() -> None:
             self._readings.set(IN_HAND, runner.in_hand, self._group)
             self._readings.set(WORKERS, runner.settings.concurrency, self._group)
             self._readings.set(BUSY, runner.busy, self._group)
             self._readings.set(PARTITIONS, len(runner.partitions), self._group)
+            now = runner.health.state
+            for state in get_args(State):
+                self._readings.set(STATE, float(state == now), self._group, state)
 
         self._readings.watch(look)
 

@@ -6,11 +6,13 @@ from typing import Any, TypeVar
 from sqlalchemy.exc import DBAPIError
 
 from ..messaging.backoff import Backoff
-from ..messaging.errors import InvalidHandler, PostroomError, Unavailable, Verdict
+from ..messaging.errors import Fenced, Interrupted, InvalidHandler, PostroomError, Unavailable, Verdict
 from ..messaging.observer import Observer
 from ..outbox.database import translated
 
 T = TypeVar("T")
+#: What the port to Kafka raises when the group or the cluster is out of reach. Nothing is lost by starting over.
+KAFKA_AWAY = (Unavailable, Interrupted, Fenced)
 #: What PostgreSQL says of one statement or transaction while the server is well: serialization failure,
 #: deadlock, lock timeout, statement timeout or cancel, idle and transaction timeouts.
 _NO_OUTAGE = frozenset({"40001", "40P01", "55P03", "57014", "25P03", "25P04"})
@@ -54,19 +56,23 @@ def is_transient(error: Exception) -> bool:
     return _sqlstate(error) in _NO_OUTAGE
 
 
-def _judge_foreign(error: Exception) -> Verdict:
-    if isinstance(error, DBAPIError) and error.connection_invalidated:
-        return Verdict.PAUSE
+def ours(error: Exception) -> Exception:
+    """What the error is in our terms, where we have one for it; else itself."""
     traceback = error.__traceback__
     try:
         with translated():
             raise error  # noqa: TRY301  that is how it is asked
-    except Unavailable:
-        return Verdict.PAUSE
-    except Exception:  # noqa: BLE001  itself, or ours for what an operator has to mend: a handler's own table, say
-        return Verdict.RETRY
+    except Exception as found:  # noqa: BLE001  whatever it is
+        return found
     finally:
         error.__traceback__ = traceback  # the diagnosis shall not show this place
+
+
+def _judge_foreign(error: Exception) -> Verdict:
+    if isinstance(error, DBAPIError) and error.connection_invalidated:
+        return Verdict.PAUSE
+    # Ours for what an operator has to mend may come again: a handler's own table, say.
+    return Verdict.PAUSE if isinstance(ours(error), Unavailable) else Verdict.RETRY
 
 
 def _sqlstate(error: BaseException | None) -> str | None:

@@ -47,40 +47,37 @@ type, correlation_id, sent_at:
 import os
 import socket
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack, closing, suppress
-from datetime import datetime
 from functools import partial
 from uuid import uuid4
-
-import sqlalchemy as sa
 
 from ..messaging.backoff import Backoff
 from ..messaging.clock import Clock, SystemClock
 from ..messaging.errors import ConfigurationError, Verdict
+from ..messaging.health import Health
 from ..messaging.lifecycle import Service
-from ..messaging.observer import Crash, Observer, unobserved
+from ..messaging.observer import Crash, Observer, together, unobserved
 from ..messaging.ports import Kafka
 from ..messaging.records import Partition
 from ..outbox import schema
 from ..outbox.database import parse_url
-from .assignment import InHand
 from .attempt import Attempts
-from .begun import BegunTable, Window
+from .begun import BegunTable
 from .control import Control
-from .delivery import Delivery
 from .fate import Fates
 from .gate import Gate
 from .handlers import NOBODY
 from .inbox import Inbox
-from .lane import Item, LaneId, weight
+from .intake import Intake
 from .lanes import Lanes
-from .member import KAFKA_AWAY, Member, Polled
+from .member import Member, Polled
 from .obedience import Obedience
-from .outage import Left, ObserverFailed, Outages, judge, unmistakable
+from .outage import KAFKA_AWAY, Left, ObserverFailed, Outages, judge, unmistakable
 from .process import Processor
 from .settings import InboxSettings
 from .transactions import AsyncTransactions, SyncTransactions
+from .vitals import Vitals
 from .workers import Workers
 
 _WAIT_STEP = 0.1
@@ -88,8 +85,11 @@ _WAIT_STEP = 0.1
 _SHORT_POLL = 0.02
 #: A member that was frozen beyond its session may put a message aside that is another's by then.
 _LOOK_AT_HELD_EVERY = 60.0
+#: How long a partition may bring nothing until the brokers are asked whether it has more, in seconds.
+_ASK_EVERY = 10.0
 _MOST_BYTES = 64 * 1024 * 1024
-Heads = Mapping[LaneId, datetime | None]
+#: However long an outage lasts, probes hear from the loop so often, in seconds.
+_BEAT = 5.0
 
 
 class InboxRunner(Service):
@@ -104,7 +104,7 @@ class InboxRunner(Service):
     An outage of Kafka, of the database, or of what a handler says is ``Unavailable``, pauses it, for ever.
     ``stop`` lets the handlers that run come to their end; what was not begun is left for later.
     ``join`` raises what it cannot go on with: ConfigurationError, SchemaError, InvalidHandler, NotAuthorized
-    (of Kafka), and what the observer raises.
+    (of Kafka), and what the observer raises. ``health`` answers probes.
     What can be checked without a connection is checked here: raises ConfigurationError.
     """
 
@@ -126,8 +126,14 @@ class InboxRunner(Service):
         parse_url(database_url)
         self._url = database_url
         self._kafka = kafka
-        self._observe = unmistakable(observer)
         self._clock = clock = clock or SystemClock()
+        self._often = settings.stuck_seconds / 4
+        """The loop comes round at least so often, and asks Kafka no more often."""
+        self.health = Health(
+            stuck_seconds=settings.stuck_seconds,
+            hung_seconds=max(60.0, 2 * settings.poll_timeout_seconds, 2 * settings.keep_alive_seconds),
+            clock=clock,
+        )
         self._failures = 0  # of Kafka, in a row
         self._backoff = Backoff(settings.outage_base_seconds, settings.outage_cap_seconds)
         self._gates = {
@@ -143,11 +149,12 @@ class InboxRunner(Service):
         self._lanes = Lanes(
             clock, self._gates, batch_size=settings.batch_size, most=settings.max_in_hand, most_bytes=_MOST_BYTES
         )
+        self._vitals = Vitals(self.health, self._lanes, self._gates, clock, self._often)
+        self._observe = unmistakable(together(self._vitals, observer))
         self._control = Control()
         self._obedience = Obedience(self._gates, self._lanes, settings, self._observe)
         self._control_at = 0.0
         self._heads_at = 0.0
-        self._suspects: dict[Partition, Window] = {}
         self._workers: Workers | None = None
         self._crashed = False
         self._begun = BegunTable(
@@ -188,6 +195,7 @@ class InboxRunner(Service):
             raise failed.args[0] from None
         finally:
             self._lanes.close()
+            self.health.became("stopped")
 
     def _serve(self) -> None:
         settings = self.settings
@@ -216,6 +224,7 @@ class InboxRunner(Service):
             )
             attempts = Attempts(self.inbox, sync, asynchronous, fates.tell, self._clock)
             processor = Processor(fates, attempts, self._begun)
+            self._intake = Intake(fates, self._lanes, self._begun, self._clock)
             workers = Workers(settings.concurrency, self._lanes, processor.run, self._clock, self._name)
             self._workers = workers
             try:
@@ -228,7 +237,7 @@ class InboxRunner(Service):
             finally:
                 self._lanes.close()
                 while not workers.join(_WAIT_STEP):
-                    pass
+                    self._vitals.beat()
                 workers.check()
 
     def _take_part(self, workers: Workers) -> Exception | None:
@@ -245,6 +254,8 @@ class InboxRunner(Service):
                 on_revoked=self._end_begun,
                 instance=settings.instance_id,
                 cooperative=settings.cooperative,
+                ask_every=min(_ASK_EVERY, self._often),
+                beat=self._vitals.beat,
             )
         except KAFKA_AWAY as error:
             return error
@@ -265,83 +276,28 @@ class InboxRunner(Service):
             self._look_after(workers)
             self._lanes.room.clear()  # before it is asked what is full
             paused = self._paused()
+            member.look(paused)
+            self._vitals.look(member, workers)
+            keep_alive = min(settings.keep_alive_seconds, self._often)
             try:
                 if paused and len(paused) == len(self._lanes.partitions):
-                    if member.silence < settings.keep_alive_seconds:
+                    if member.silence < keep_alive:
                         member.commit()
-                        self._clock.wait(self._lanes.room, settings.keep_alive_seconds)
+                        self._clock.wait(self._lanes.room, keep_alive)
                         self._lanes.wake()
                         continue
                     timeout = 0.0
                 else:
-                    timeout = min(settings.poll_timeout_seconds, _SHORT_POLL if paused else 3600.0)
+                    timeout = min(settings.poll_timeout_seconds, _SHORT_POLL if paused else self._often)
                 polled = member.poll(timeout, settings.max_poll_records, paused)
             except KAFKA_AWAY as error:
                 return error
             self._failures = 0
+            backlog = deque([polled])
             with suppress(Left):
-                self._take_in(member, polled)
+                self._intake.take(backlog, Outages(self._backoff, self._observe, partial(self._wait, member, backlog)))
             self._lanes.wake()
         return None
-
-    def _take_in(self, member: Member, polled: Polled) -> None:
-        """Put what was polled into its lanes, when the database knows of it. Raises Left when it is to stop."""
-        self._clear_suspects()
-        backlog = deque([polled])
-        outages = Outages(self._backoff, self._observe, partial(self._wait, member, backlog))
-        while backlog:
-            polled = backlog.popleft()
-            if not polled.records and not polled.came:
-                continue
-            prepare = partial(self._prepare, polled)
-            held, left = outages.through(partial(self._fates.transaction, prepare))
-            for partition in polled.came:
-                self._suspects.pop(partition, None)
-                if partition in left:
-                    self._suspects[partition] = left[partition]
-            if held is not None:
-                self._hold(held)
-            self._lanes.add(filter(None, map(self._item, polled.records)))
-
-    def _prepare(self, polled: Polled, connection: sa.Connection) -> tuple[Heads | None, Mapping[Partition, Window]]:
-        """What waits and what a crash left of partitions that came; and note what is about to begin."""
-        held = self._fates.held.heads(connection) if polled.came else None
-        left = self._begun.left(connection) if polled.came else {}
-        touched = {item.record.partition for item in polled.records}
-        begun = {partition: offsets for partition, offsets in self._lanes.begun().items() if partition in touched}
-        if begun:
-            self._begun.begin(connection, begun)
-        return held, left
-
-    def _hold(self, held: Heads) -> None:
-        now, clock = self._clock.now(), self._clock.monotonic()
-        self._lanes.hold(
-            {lane: None if due is None else clock + max(0.0, (due - now).total_seconds()) for lane, due in held.items()}
-        )
-
-    def _item(self, in_hand: InHand) -> Item | None:
-        """The message and its handler; None for what is none of our business."""
-        record = in_hand.record
-        delivery = Delivery.of(record)
-        tell = self._fates.tell
-        tell("received", delivery)
-        handler = self.inbox.find(delivery.topic, delivery.envelope.type)
-        if not delivery.is_for(self.inbox.group):
-            tell("not_for_group", delivery)
-            self._lanes.finish(in_hand)
-            return None
-        if handler is None:
-            if self.inbox.on_unhandled == "skip":
-                tell("skipped", delivery)
-                self._lanes.finish(in_hand)
-                return None
-            handler = NOBODY
-        item = Item(in_hand, handler.known_as(delivery), handler, weight(record))
-        window = self._suspects.get(record.partition)
-        if window is not None and window.first <= record.offset <= window.last:
-            item.suspect = True
-            item.attempts = item.crashes = window.attempts if record.offset == window.suspect else 0
-        return item
 
     def _paused(self) -> Sequence[Partition]:
         """The partitions to fetch nothing of: full ones, and those of topics whose handlers may not begin."""
@@ -370,38 +326,35 @@ class InboxRunner(Service):
         except Exception as error:
             if judge(error) is Verdict.CRASH:
                 raise
+            if judge(error) is Verdict.PAUSE:
+                self._vitals.database(error)
             return  # it is as it was, until the database answers
+        self._vitals.database(None)
         if held is not None:
             self._heads_at = now + _LOOK_AT_HELD_EVERY
-            self._hold(held)
+            self._intake.hold(held)
         if control != self._control or self._obedience.differs(control):
             self._control = control
             self._obedience.obey(control)
 
-    def _clear_suspects(self) -> None:
-        """What a crash left of a partition is done."""
-        for partition, window in [*self._suspects.items()]:
-            if self._lanes.low_water(partition) > window.last:
-                del self._suspects[partition]
-
-    def _end_begun(self, partitions: Sequence[Partition]) -> None:
-        """Partitions go: what we began of them is no crash. Else the next member takes more care than it needs to."""
-        if self._crashed:
-            return
-        with suppress(Exception):
-            self._fates.transaction(lambda c: self._begun.end(c, partitions, self._suspects))
-
     def _leave(self, member: Member, workers: Workers) -> None:
         """Let what runs come to its end, as far as we are to stop, and commit."""
         if self._stopping.is_set() or workers.failed:
+            self.health.became("stopping")
             self._lanes.close()
             while not workers.join(_WAIT_STEP):
+                self._vitals.beat()
                 if member.silence > self.settings.keep_alive_seconds:
                     with suppress(*KAFKA_AWAY):
                         member.poll(0, 1, self._lanes.partitions)
+        member.look(self._lanes.partitions)  # it may be back
         member.commit()
-        self._clear_suspects()
+        self._intake.clear_suspects()
         self._end_begun(self._lanes.partitions)
+
+    def _end_begun(self, partitions: Sequence[Partition]) -> None:
+        if not self._crashed:
+            self._intake.end(partitions)
 
     def _wait(self, member: Member, backlog: deque[Polled], seconds: float) -> bool:
         """Wait while the group hears from us; False when we are to stop."""
@@ -419,4 +372,11 @@ class InboxRunner(Service):
                     backlog.append(member.poll(0, self.settings.max_poll_records, self._lanes.partitions))
 
     def _sleep(self, seconds: float) -> bool:
-        return not self._clock.wait(self._stopping, seconds)
+        until = self._clock.monotonic() + seconds
+        while True:
+            self._vitals.beat()
+            left = until - self._clock.monotonic()
+            if self._clock.wait(self._stopping, min(left, _BEAT)):
+                return False
+            if left <= _BEAT:
+                return True

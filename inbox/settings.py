@@ -44,6 +44,9 @@ class InboxSettings(BaseModel):
     keep_alive_seconds: float = Field(1.0, gt=0.0, le=60.0)
     """How often the group hears from a member that has no room for records or waits for an outage to end."""
 
+    stuck_seconds: float = Field(60.0, ge=1.0, le=3600.0)
+    """Not ready when messages wait and none was done for so long; above how long one message may take."""
+
     instance_id: str | None = Field(None, pattern=r"^[A-Za-z0-9._-]{1,249}$")
     """Static membership: a member of this name that comes back soon gets its partitions without a rebalance."""
 

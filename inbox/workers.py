@@ -39,6 +39,12 @@ class Workers:
         """How many do a job now."""
         return len(self._busy)
 
+    def working(self) -> list[tuple[Job, float]]:
+        """What they do, and for how many seconds each."""
+        now = self._clock.monotonic()
+        with self._lock:
+            return [(job, now - began) for job, began in self._busy.values()]
+
     @property
     def failed(self) -> bool:
         """Whether ``check`` would raise."""

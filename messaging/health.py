@@ -33,8 +33,10 @@ class Health:
         self._state: State = "starting"
         self._detail = ""
         self._beat_at = self._clock.monotonic()
+        self._patience = 0.0
         self._progress_at = self._beat_at
         self._waiting_since: float | None = None
+        self._waits_for = ""
 
     @property
     def state(self) -> State:
@@ -51,12 +53,17 @@ class Health:
         self._detail = detail
         self._state = state
 
-    def beat(self) -> None:
-        """The loop came round."""
-        self._beat_at = self._clock.monotonic()
+    def beat(self, patience: float = 0.0) -> None:
+        """The loop came round.
 
-    def waiting(self, *, work: bool) -> None:
-        """Whether there is work that is not done yet."""
+        ``patience``: it calls what may be away now, and may take so many seconds longer until it comes round again.
+        """
+        self._beat_at = self._clock.monotonic()
+        self._patience = patience
+
+    def waiting(self, *, work: bool, what: str = "") -> None:
+        """Whether there is work that is not done yet; ``what``: what it waits for, in words."""
+        self._waits_for = what
         if not work:
             self._waiting_since = None
         elif self._waiting_since is None:
@@ -71,9 +78,8 @@ class Health:
         """Whether to leave the process alone, or to start it anew."""
         silent = self._clock.monotonic() - self._beat_at
         ended = self._state == "stopped"
-        ok = silent <= self._hung_seconds and not ended
-        reason = f"hung for {silent:.0f} s" if silent > self._hung_seconds else self._state
-        return Finding(ok, reason, self._facts())
+        hung = silent > self._hung_seconds + self._patience
+        return Finding(not hung and not ended, f"hung for {silent:.0f} s" if hung else self._state, self._facts())
 
     def ready(self) -> Finding:
         """Whether it makes progress."""
@@ -84,7 +90,8 @@ class Health:
         if self._state not in _READY:
             return Finding(False, f"{self._state}: {self._detail}" if self._detail else self._state, self._facts())
         if stuck > self._stuck_seconds:
-            return Finding(False, f"messages wait and none was done for {stuck:.0f} s", self._facts())
+            reason = f"messages wait and none was done for {stuck:.0f} s"
+            return Finding(False, f"{reason}: {self._waits_for}" if self._waits_for else reason, self._facts())
         if silent > self._stuck_seconds:
             return Finding(False, f"hung for {silent:.0f} s", self._facts())
         return Finding(True, self._state, self._facts())

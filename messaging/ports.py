@@ -73,6 +73,14 @@ class Consumer(Protocol):
     def pause_only(self, partitions: Sequence[Partition]) -> None:
         """Fetch nothing from these, and again from every other."""
 
+    def lag(self, partitions: Sequence[Partition], timeout: float) -> Mapping[Partition, int]:
+        """How many offsets lie between what was polled and the end, of those that are assigned.
+
+        The brokers are asked. What is never polled does not count: markers of transactions, aborted records, and all
+        behind a transaction that is open. Where a poll has not found out yet at which offset reading begins, all
+        offsets count. Blocks for up to ``timeout`` seconds, and as long as a fetch may wait. Raises KafkaUnavailable.
+        """
+
     def close(self) -> None:
         """Leave the group. Commits nothing. Does not raise."""
 
@@ -172,6 +180,7 @@ class Kafka(Protocol):
     ) -> Consumer:
         """A new member of ``group``. The hooks run inside ``poll`` and ``close``.
 
+        ``on_assigned`` is called with none, too: others have the partitions. Until then the group makes up its mind.
         ``instance``: static membership under this name. ``cooperative``: only partitions that move are revoked.
         """
 

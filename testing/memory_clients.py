@@ -170,6 +170,13 @@ class MemoryConsumer:
     def pause_only(self, partitions: Sequence[Partition]) -> None:
         self._paused = set(partitions)
 
+    def lag(self, partitions: Sequence[Partition], timeout: float) -> Mapping[Partition, int]:
+        with self._cluster.changed:
+            self._cluster.reach(timeout)
+            ours = [part for part in partitions if part in self._positions]
+            topics = self._cluster.topics
+            return {part: len(topics[part.topic].logs[part.number]) - self._positions[part] for part in ours}
+
     def close(self) -> None:
         with suppress(Exception):
             self._give_up(list(self._positions))
@@ -206,7 +213,7 @@ class MemoryConsumer:
             for part in came:
                 group.owner[part] = self
                 self._positions[part] = group.committed.get(part, 0)
-        if came:
+        if came or changed:  # with none, too: others have them
             self._on_assigned(came)
 
     def _give_up(self, partitions: list[Partition]) -> None:

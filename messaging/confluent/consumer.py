@@ -1,17 +1,21 @@
 """A consumer group's member whose offsets are committed by hand."""
 
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, TopicPartition
 
 from ..errors import Fenced, NotAuthorized
 from ..ports import PartitionsHook
 from ..records import Partition, ReceivedRecord
 from .build import build
 from .errors import translate, translated
+
+#: The broker answers nothing else on a connection while a fetch waits there for records; as far as we wait for that.
+_FETCH_WAIT_MOST = 10.0
 
 
 class GroupConsumer:
@@ -31,23 +35,35 @@ class GroupConsumer:
         self._on_revoked = on_revoked
         self._assigned: set[Partition] = set()
         self._paused: set[Partition] = set()
-        self._consumer: Any = build(Consumer, options)
+        self._ends: dict[Partition, int] = {}
+        """Where the client came to the end, past what is never polled, which its position does not count."""
+        self._fetch_wait = min(_FETCH_WAIT_MOST, float(options.get("fetch.wait.max.ms", 500)) / 1000)
+        self._consumer: Any = build(Consumer, {**options, "enable.partition.eof": True})
         with translated():
             self._consumer.subscribe(
                 list(topics), on_assign=self._take, on_revoke=self._give_back, on_lost=self._give_back
             )
 
     def poll(self, timeout: float, max_records: int) -> Sequence[ReceivedRecord]:
-        with translated():
-            first = self._consumer.poll(timeout)
-            if first is None:
-                return []
-            # What is there already; consume() alone would wait for so many.
-            messages = [first, *self._consumer.consume(max_records - 1, 0)] if max_records > 1 else [first]
+        until = time.monotonic() + timeout
+        while True:
+            with translated():
+                first = self._consumer.poll(max(0.0, until - time.monotonic()))
+                if first is None:
+                    return []
+                # What is there already; consume() alone would wait for so many.
+                messages = [first, *self._consumer.consume(max_records - 1, 0)] if max_records > 1 else [first]
+            if records := self._taken(messages):
+                return records
+
+    def _taken(self, messages: Sequence[Any]) -> list[ReceivedRecord]:
         records = []
         for message in messages:
             if error := message.error():
-                _check(error)
+                if error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001  it has no public name
+                    self._ends[Partition(message.topic(), message.partition())] = message.offset()
+                else:
+                    _check(error)
             elif (record := received(message)).partition in self._assigned:
                 records.append(record)
         return records
@@ -65,6 +81,7 @@ class GroupConsumer:
 
     def seek(self, partition: Partition, offset: int) -> None:
         if partition in self._assigned:
+            self._ends.pop(partition, None)
             with translated():
                 self._consumer.seek(TopicPartition(partition.topic, partition.number, offset))
 
@@ -76,6 +93,23 @@ class GroupConsumer:
             if pause := wanted - self._paused:
                 self._consumer.pause([TopicPartition(*part) for part in pause])
         self._paused = wanted
+
+    def lag(self, partitions: Sequence[Partition], timeout: float) -> Mapping[Partition, int]:
+        wanted = [TopicPartition(*part, OFFSET_END) for part in partitions if part in self._assigned]
+        if not wanted:
+            return {}
+        with translated():
+            places = self._consumer.position(wanted)
+            ends = self._consumer.offsets_for_times(wanted, timeout + self._fetch_wait)
+            for each in ends:
+                if each.error is not None:
+                    raise KafkaException(each.error)
+        at = {Partition(each.topic, each.partition): each.offset for each in places}
+        found = {}
+        for each in ends:
+            part = Partition(each.topic, each.partition)
+            found[part] = max(0, each.offset - max(0, at[part], self._ends.get(part, 0)))
+        return found
 
     def close(self) -> None:
         with suppress(KafkaException, RuntimeError):
@@ -91,6 +125,8 @@ class GroupConsumer:
         taken = [Partition(part.topic, part.partition) for part in partitions]
         self._assigned.update(taken)
         self._paused.difference_update(taken)
+        for part in taken:
+            self._ends.pop(part, None)
         self._on_assigned(taken)
 
     def _give_back(self, _consumer: Any, partitions: Sequence[TopicPartition]) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 from kafka import ConsumerRebalanceListener, KafkaConsumer, OffsetAndMetadata, TopicPartition
 from kafka.consumer.subscription_state import TopicPartitionState
+from kafka.coordinator.base import MemberState
 
 from ..ports import PartitionsHook
 from ..records import Partition, ReceivedRecord
@@ -14,6 +15,8 @@ from .errors import translated
 
 _COMMIT_TIMEOUT_MS = 10_000
 _CLOSE_TIMEOUT_MS = 5_000
+#: The broker answers nothing else on a connection while a fetch waits there for records; as far as we wait for that.
+_FETCH_WAIT_MOST_MS = 10_000
 
 
 class GroupConsumer:
@@ -26,6 +29,10 @@ class GroupConsumer:
         on_assigned: PartitionsHook,
         on_revoked: PartitionsHook,
     ) -> None:
+        fetch_wait = options.get("fetch_max_wait_ms", KafkaConsumer.DEFAULT_CONFIG["fetch_max_wait_ms"])
+        self._fetch_wait_ms = min(_FETCH_WAIT_MOST_MS, int(fetch_wait))
+        self._on_assigned = on_assigned
+        self._generation = -1
         self._consumer = build(KafkaConsumer, options)
         self._consumer.subscribe(topics=list(topics), listener=_Hooks(self._read_anew, on_assigned, on_revoked))
 
@@ -34,6 +41,7 @@ class GroupConsumer:
         with translated():
             polled = self._consumer.poll(timeout_ms=int(timeout * 1000), max_records=max_records)
         self._take_up_join()
+        self._tell_of_none()
         return [received(record) for records in polled.values() for record in records]
 
     def commit(self, offsets: Mapping[Partition, int]) -> None:
@@ -56,6 +64,20 @@ class GroupConsumer:
             self._consumer.resume(*resume)
         if pause := wanted - paused:
             self._consumer.pause(*pause)
+
+    def lag(self, partitions: Sequence[Partition], timeout: float) -> Mapping[Partition, int]:
+        assigned = self._consumer._subscription.assignment  # noqa: SLF001  position() may wait for the coordinator
+        places = {partition: assigned.get(TopicPartition(*partition)) for partition in partitions}
+        wanted = [TopicPartition(*partition) for partition, state in places.items() if state is not None]
+        if not wanted:
+            return {}
+        with translated():
+            ends = self._consumer.end_offsets(wanted, timeout_ms=int(timeout * 1000) + self._fetch_wait_ms)
+        found = {}
+        for partition, state in places.items():
+            if state is not None and (end := ends.get(TopicPartition(*partition))) is not None:
+                found[partition] = max(0, end - (state.position.offset if state.position is not None else 0))
+        return found
 
     def close(self) -> None:
         self._consumer.close(autocommit=False, timeout_ms=_CLOSE_TIMEOUT_MS)
@@ -89,6 +111,15 @@ class GroupConsumer:
         coordinator = self._consumer._coordinator  # noqa: SLF001  no public word for it
         if coordinator.rejoining and not coordinator.need_rejoin():
             coordinator.request_rejoin()
+
+    def _tell_of_none(self) -> None:
+        """kafka-python 3.0.12 tells a cooperative member nothing of an assignment that brings it nothing."""
+        if self._consumer.assignment():
+            return
+        membership = self._consumer.group_metadata()
+        if membership.state is MemberState.STABLE and membership.generation_id != self._generation:
+            self._generation = membership.generation_id
+            self._on_assigned([])
 
 
 class _Hooks(ConsumerRebalanceListener):  # type: ignore[misc]

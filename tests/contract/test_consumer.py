@@ -1,5 +1,6 @@
 """What every Kafka client guarantees behind the port of a consumer group's member."""
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -36,6 +37,7 @@ class Member:
     topic: str
     cooperative: bool = False
     owned: list[Partition] = field(default_factory=list)
+    placed: bool = False
     revoked: list[Partition] = field(default_factory=list)
     polling: bool = False
 
@@ -51,6 +53,7 @@ class Member:
     def _assigned(self, partitions: Sequence[Partition]) -> None:
         assert self.polling, "the hooks run inside poll and close"
         self.owned += partitions
+        self.placed = True
 
     def _revoked(self, partitions: Sequence[Partition]) -> None:
         assert self.polling, "the hooks run inside poll and close"
@@ -296,3 +299,103 @@ def test_a_member_that_closes_while_the_broker_is_silent_ends_soon(
         member.close()
     finally:
         cluster.resume()
+
+
+def read_to_end(member: Member, cluster: Any) -> dict[Partition, int]:
+    """Poll until nothing is left; the lag then."""
+    for _ in range(200):
+        member.poll(0.05)
+        if member.owned and not any((lag := dict(member.consumer.lag(member.owned, 5))).values()):
+            return lag
+    pytest.fail(f"{cluster.client} says for ever that it is {lag} behind")
+
+
+def test_the_lag_is_what_was_not_polled(any_cluster: Any, kafka: Kafka, postroom_topic: Callable[[str], str]) -> None:
+    topic, group = postroom_topic("lag"), postroom_topic("group")
+    send(kafka, topic, 20)
+    with closing(Member(kafka, group, topic)) as member:
+        assert member.consumer.lag([Partition(topic, 0)], 5) == {}, "it is not assigned yet"
+        got = member.poll_for(20)
+        assert set(read_to_end(member, any_cluster)) == set(member.owned)
+        member.consumer.pause_only(member.owned)
+        send(kafka, topic, 30)
+        member.poll()
+        behind = member.consumer.lag([*member.owned, Partition("elsewhere", 0)], 5)
+        assert (sum(behind.values()), set(behind)) == (30, set(member.owned))
+        member.consumer.pause_only([])
+        place = got[0].partition
+        member.poll_for(30)
+        read_to_end(member, any_cluster)
+        member.consumer.pause_only(member.owned)
+        member.consumer.seek(place, 0)
+        member.poll()
+        assert member.consumer.lag([place], 5)[place] >= sum(record.partition == place for record in got)
+
+
+def test_the_lag_of_one_that_polled_nothing_is_what_is_not_committed(
+    real: Any, postroom_topic: Callable[[str], str]
+) -> None:
+    kafka = real.kafka()
+    topic, group = postroom_topic("lag"), postroom_topic("group")
+    send(kafka, topic, 20)
+    with closing(Member(kafka, group, topic)) as first:
+        got = first.poll_for(20)
+        first.consumer.commit({record.partition: record.offset + 1 for record in got})
+    with closing(Member(kafka, group, topic)) as second:
+        read_to_end(second, real)
+
+
+def test_the_lag_counts_nothing_that_no_poll_brings(
+    real: Any, postroom_real_kafka: Broker, postroom_topic: Callable[[str], str]
+) -> None:
+    """Markers of transactions, aborted records, and what stands behind a transaction that is open."""
+    if real.client == "memory":
+        pytest.skip("the Kafka in memory has no transactions")
+    topic, group = postroom_topic("lag"), postroom_topic("group")
+    producer = KafkaProducer(bootstrap_servers=postroom_real_kafka.bootstrap_servers, transactional_id=topic)
+    producer.init_transactions()
+    with closing(Member(real.kafka(), group, topic)) as member:
+        for end in (producer.commit_transaction, producer.abort_transaction, None):
+            producer.begin_transaction()
+            producer.send(topic, b"x", partition=0).get(30)
+            if end is not None:
+                end()
+            if end == producer.commit_transaction:
+                member.poll_for(1)
+            assert Partition(topic, 0) in read_to_end(member, real)
+    producer.close(0)
+
+
+def test_a_broker_that_does_not_answer_is_no_lag_of_none(cluster: Any, postroom_topic: Callable[[str], str]) -> None:
+    kafka = cluster.kafka()
+    topic = postroom_topic("silent")
+    send(kafka, topic, 1)
+    with closing(Member(kafka, postroom_topic("group"), topic)) as member:
+        member.poll_for(1)
+        read_to_end(member, cluster)
+        cluster.pause()
+        try:
+            began = time.monotonic()
+            with pytest.raises(KafkaUnavailable):
+                member.consumer.lag(member.owned, 0.5)
+            assert time.monotonic() - began < 3
+        finally:
+            cluster.resume()
+        read_to_end(member, cluster)
+
+
+def test_a_member_is_told_that_others_have_the_partitions(real: Any, postroom_topic: Callable[[str], str]) -> None:
+    """A cooperative one; tests of the inbox's health have the other kind."""
+    kafka = real.kafka()
+    topic, group = postroom_topic("one"), postroom_topic("group")
+    with closing(kafka.topics()) as topics:
+        topics.create(topic, 1, 1, {})
+    members = [Member(kafka, group, topic, cooperative=True) for _ in range(2)]
+    for _ in range(400):
+        for member in members:
+            member.poll(0.05)
+        if all(member.placed for member in members) and sum(len(member.owned) for member in members) == 1:
+            break
+    assert [member.placed for member in members] == [True, True]
+    for member in members:
+        member.close()

@@ -11,10 +11,9 @@ import pytest
 
 from postroom.cli import health
 from postroom.cli.address import parse_address
-from postroom.cli.health import HealthServer, probed, running, whole
+from postroom.cli.health import HealthServer, probed, whole
 from postroom.messaging.errors import ConfigurationError
 from postroom.messaging.health import Finding
-from postroom.messaging.lifecycle import Service
 
 GOOD = Finding(True, "running", {"state": "running"})
 BAD = Finding(False, "messages wait and none was done for 31 s", {"state": "running"})
@@ -119,22 +118,6 @@ def test_several_services_are_ready_when_all_are() -> None:
         "relay": {"status": BAD.reason, "state": "running"},
     }
     assert whole({"inbox": lambda: GOOD, "relay": lambda: GOOD})().ok
-
-
-class Brief(Service):
-    def _run(self) -> None:
-        self._stopping.wait()
-
-
-def test_a_service_lives_before_it_runs_and_not_after_it_ended() -> None:
-    service = Brief("brief")
-    live, ready = running(service)
-    assert (live().ok, ready().ok, ready().reason) == (True, False, "starting")
-    service.start()
-    assert (live().ok, ready().ok) == (True, True)
-    service.stop()
-    service.join(10)
-    assert (live().ok, ready().ok, ready().reason) == (False, False, "ended")
 
 
 def test_without_an_address_nothing_listens() -> None:

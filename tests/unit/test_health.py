@@ -81,6 +81,30 @@ def test_a_loop_that_does_not_come_round_is_first_not_ready_and_then_not_alive(
     assert health.live().ok
 
 
+def test_a_call_that_may_take_long_is_given_the_time_before_the_loop_counts_as_hung(
+    clock: FakeClock, health: Health
+) -> None:
+    health.became("running")
+    health.beat(40)
+    clock.advance(99)
+    assert health.live().ok, "an outage may take that long, and to start anew would not help"
+    assert (health.ready().ok, health.ready().reason) == (False, "hung for 99 s")
+    clock.advance(2)
+    assert not health.live().ok
+    health.beat()
+    clock.advance(61)
+    assert not health.live().ok, "the patience was for one call"
+
+
+def test_what_work_waits_for_is_told(clock: FakeClock, health: Health) -> None:
+    health.became("running")
+    health.waiting(work=True, what="charge has run for 1 s")
+    clock.advance(31)
+    health.beat()
+    health.waiting(work=True, what="charge has run for 32 s")
+    assert health.ready().reason == "messages wait and none was done for 31 s: charge has run for 32 s"
+
+
 def test_a_bucket_gives_its_rate_and_saves_up_a_fifth_of_a_second(clock: FakeClock) -> None:
     bucket = TokenBucket(clock)
     assert bucket.available(500) == 500, "no limit"

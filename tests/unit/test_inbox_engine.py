@@ -8,11 +8,12 @@ import json
 import shlex
 import shutil
 import sqlite3
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
 from uuid import uuid4
@@ -28,10 +29,11 @@ from postroom.inbox.delivery import Delivery
 from postroom.inbox.desk import Desk
 from postroom.inbox.fate import Fates
 from postroom.inbox.handlers import Handler
+from postroom.inbox.intake import Intake
 from postroom.inbox.lane import Job
 from postroom.inbox.limit import DeadLetterLimit
 from postroom.inbox.member import Member, Polled
-from postroom.inbox.outage import Left
+from postroom.inbox.outage import Left, Outages
 from postroom.inbox.process import Processor
 from postroom.inbox.transactions import SyncTransactions, Work
 from postroom.inbox.workers import Workers
@@ -162,6 +164,7 @@ class Engine:
             clock=self.clock,
         )
         self.runner._fates = fates
+        self.runner._intake = Intake(fates, self.lanes, self.runner._begun, self.clock)
         self.processor = Processor(
             fates, Attempts(self.inbox, self.transactions, None, fates.tell, self.clock), self.runner._begun
         )
@@ -233,7 +236,9 @@ class Engine:
             self.positions[record.partition] = record.offset + 1
         came, self.came = self.came, []
         try:
-            self.runner._take_in(cast("Member", Silent()), Polled(self.lanes.receive(records), came, []))
+            backlog = deque([Polled(self.lanes.receive(records), came, [])])
+            wait = partial(self.runner._wait, cast("Member", Silent()), backlog)
+            self.runner._intake.take(backlog, Outages(self.runner._backoff, self._observe, wait))
         except Left:
             raise AssertionError from None
 

@@ -176,6 +176,9 @@ class FakeConsumer:
     def pause_only(self, partitions: Sequence[Partition]) -> None:
         self.paused = set(partitions)
 
+    def lag(self, partitions: Sequence[Partition], timeout: float) -> Mapping[Partition, int]:
+        return {place: len(self.kafka.log[place]) - self.positions[place] for place in partitions}
+
     def close(self) -> None:
         self.closed = True
 

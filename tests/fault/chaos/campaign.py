@@ -29,6 +29,7 @@ from .schedule import WRITERS, make_schedule
 
 CLIENTS = ("kafka-python", "confluent-kafka")
 _STUCK_SECONDS = 120.0
+_JOINED_WITHIN = 15.0
 _MOST_SECONDS = 900.0
 _LOOK = 0.2
 _BIG_TOPIC_BYTES = "1000000"
@@ -171,19 +172,27 @@ def _postroom(one: Cluster, findings: list[str], *command: str) -> None:
 
 
 def _unready(one: Cluster) -> list[str]:
-    """P9: now that all is done, each daemon has to be ready."""
+    """P9: now that all is done, each daemon has to be ready, once a group that was joined anew is shared out."""
     findings = []
     for name, address in one.keeper.addresses.items():
-        host, _, port = address.partition(":")
-        connection = HTTPConnection(host, int(port), timeout=10)
-        try:
-            connection.request("GET", "/readyz")
-            answer = connection.getresponse()
-            told = json.loads(answer.read())
-            if answer.status != 200:
-                findings.append(f"P9: {name} is not ready in peace: {told}")
-        except OSError as error:
-            findings.append(f"P9: {name} does not answer in peace: {error}")
-        finally:
-            connection.close()
+        until = time.monotonic() + _JOINED_WITHIN
+        while (told := _asked(name, address)) and time.monotonic() < until:
+            time.sleep(0.5)
+        findings += told
     return findings
+
+
+def _asked(name: str, address: str) -> list[str]:
+    """What speaks against its being ready."""
+    host, _, port = address.partition(":")
+    connection = HTTPConnection(host, int(port), timeout=10)
+    try:
+        connection.request("GET", "/readyz")
+        answer = connection.getresponse()
+        told = json.loads(answer.read())
+    except OSError as error:
+        return [f"P9: {name} does not answer in peace: {error}"]
+    else:
+        return [] if answer.status == 200 else [f"P9: {name} is not ready in peace: {told}"]
+    finally:
+        connection.close()
