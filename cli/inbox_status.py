@@ -32,7 +32,7 @@ def status(app: App, group: str | None, no_lag: bool, watch: bool) -> None:
 
     The lag counts the records up to the end of the topic that the group has not read; held messages are read. A
     partition of which the group never read anything counts from its beginning. "Begun" is what a member works on, by
-    partition; what a crash left is tried one by one.
+    partition; what a crash left is done a few at a time, or tried one by one.
 
     \b
     Examples:
@@ -209,7 +209,8 @@ def _begun(begun: Sequence[dict[str, Any]]) -> "RenderableType":
     for each in begun:
         offsets = f"{each['first_offset']} to {each['last_offset']}"
         if each["suspect_offset"] is not None:
-            offsets += f", {each['suspect_offset']} tried {each['suspect_attempts']} times after a crash"
+            tried = f"{each['suspect_offset']} tried {each['suspect_attempts']} times"
+            offsets += f", {tried if each['suspect_attempts'] else 'a few at a time'} after a crash"
         place = f"{each['topic']}/{each['partition']}"
         table.add_row(*map(output.clean, (place, offsets, output.ago(each["at"]), each["member"] or "nobody")))
     return table

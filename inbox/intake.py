@@ -65,7 +65,15 @@ class Intake:
         begun = {partition: offsets for partition, offsets in self._lanes.begun().items() if partition in touched}
         if begun:
             self._begun.begin(connection, begun)
+        for partition in polled.came:
+            if (window := left.get(partition)) is not None and window.is_wide:
+                self._begun.narrow(connection, partition, window)
         return held, left
+
+    @property
+    def few_at_a_time(self) -> bool:
+        """Whether a crash left so much that it is to be narrowed down."""
+        return any(window.is_wide for window in self._suspects.values())
 
     def hold(self, held: Heads) -> None:
         """The table holds these keys of ours."""
@@ -93,7 +101,7 @@ class Intake:
             handler = NOBODY
         item = Item(in_hand, handler.known_as(delivery), handler, weight(record))
         window = self._suspects.get(record.partition)
-        if window is not None and window.first <= record.offset <= window.last:
+        if window is not None and not window.is_wide and window.first <= record.offset <= window.last:
             item.suspect = True
             item.attempts = item.crashes = window.attempts if record.offset == window.suspect else 0
         return item

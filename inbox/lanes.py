@@ -33,7 +33,8 @@ class Lanes:
         self._clock = clock
         self._gates = gates
         self._batch_size = batch_size
-        self._most = most
+        self.most = most
+        """So many messages, about, may be in hand."""
         self._most_bytes = most_bytes
         self.lock = Condition()
         self.closing = Event()
@@ -143,9 +144,9 @@ class Lanes:
             owned = self._assignment.partitions
             if not owned:
                 return []
-            if self._bytes >= self._most_bytes or sum(self._in_hand.values()) >= 2 * self._most:
+            if self._bytes >= self._most_bytes or sum(self._in_hand.values()) >= 2 * self.most:
                 return owned
-            fair = max(1, self._most // len(owned))
+            fair = max(1, self.most // len(owned))
             return [part for part in owned if self._in_hand[part] >= fair or self._assignment.lags(part)]
 
     @property

@@ -63,7 +63,7 @@ from ..messaging.records import Partition
 from ..outbox import schema
 from ..outbox.database import parse_url
 from .attempt import Attempts
-from .begun import BegunTable
+from .begun import FEW, BegunTable
 from .control import Control
 from .fate import Fates
 from .gate import Gate
@@ -274,6 +274,7 @@ class InboxRunner(Service):
         while not self._stopping.is_set():
             workers.check()
             self._look_after(workers)
+            records = self._bound()
             self._lanes.room.clear()  # before it is asked what is full
             paused = self._paused()
             member.look(paused)
@@ -289,7 +290,7 @@ class InboxRunner(Service):
                     timeout = 0.0
                 else:
                     timeout = min(settings.poll_timeout_seconds, _SHORT_POLL if paused else self._often)
-                polled = member.poll(timeout, settings.max_poll_records, paused)
+                polled = member.poll(timeout, records, paused)
             except KAFKA_AWAY as error:
                 return error
             self._failures = 0
@@ -298,6 +299,15 @@ class InboxRunner(Service):
                 self._intake.take(backlog, Outages(self._backoff, self._observe, partial(self._wait, member, backlog)))
             self._lanes.wake()
         return None
+
+    def _bound(self) -> int:
+        """How many records may come at once; and let the lanes know how many may be in hand."""
+        settings = self.settings
+        in_hand, at_once = settings.max_in_hand, settings.max_poll_records
+        if self._intake.few_at_a_time:
+            in_hand, at_once = min(in_hand, FEW // 2), min(at_once, FEW // 2)
+        self._lanes.most = in_hand
+        return at_once
 
     def _paused(self) -> Sequence[Partition]:
         """The partitions to fetch nothing of: full ones, and those of topics whose handlers may not begin."""

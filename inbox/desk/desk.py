@@ -36,7 +36,8 @@ class HeldCount(NamedTuple):
 class Begun(NamedTuple):
     """What a member has begun of a partition and not finished; or what a crash left, tried one by one.
 
-    ``suspect_offset``: the one that is tried, for the ``suspect_attempts``-th time.
+    ``suspect_offset``: the one that is tried, for the ``suspect_attempts``-th time. Where that is 0, all up to it are
+    done a few at a time.
     """
 
     group: str

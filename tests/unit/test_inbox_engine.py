@@ -225,6 +225,7 @@ class Engine:
     def poll(self, most: int = 10) -> None:
         self.commit()
         self.runner._look_after(cast("Workers", NO_WORKERS))
+        most = min(most, self.runner._bound())
         full = set(self.lanes.full())
         records = [
             record
@@ -512,6 +513,17 @@ def check(engine: Engine) -> None:
     assert (engine.lanes.in_hand, engine.lanes._bytes, engine.lanes._lanes) == (0, 0, {})
 
 
+@pytest.fixture
+def few_are(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Say how many messages a crash may leave without their being wide."""
+
+    def patch(number: int) -> None:
+        for module in ("begun", "runner"):
+            monkeypatch.setattr(f"postroom.inbox.{module}.FEW", number)
+
+    return patch
+
+
 @given(
     sent=st.lists(
         st.tuples(st.integers(0, 1), st.sampled_from([b"a", b"b", None]), st.text("ffupk.", max_size=5)), max_size=12
@@ -524,10 +536,12 @@ def check(engine: Engine) -> None:
     window=st.sampled_from([2, 50]),
     max_in_hand=st.sampled_from([2, 2000]),
     limit=st.sampled_from([1, 2, 60]),
+    few=st.sampled_from([2, 100]),
 )
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
 def test_whatever_happens_all_adds_up(  # noqa: PLR0917
     make: Callable[..., Engine],
+    few_are: Callable[[int], None],
     sent: list[tuple[int, bytes | None, str]],
     actions: list[tuple[Any, ...]],
     on_dead_letter: str,
@@ -537,7 +551,9 @@ def test_whatever_happens_all_adds_up(  # noqa: PLR0917
     window: int,
     max_in_hand: int,
     limit: int,
+    few: int,
 ) -> None:
+    few_are(few)
     engine = make(
         {"on_dead_letter": on_dead_letter, "breaker_window": window, "dead_letters_per_minute": limit},
         attempts=attempts,
@@ -842,6 +858,78 @@ def test_rebalances_between_its_crashes_do_not_hide_a_message_that_kills_its_pro
     assert sorted(engine.effects()) == ["0/0", "0/2"]
     assert engine.dead() == Counter(["0/1"])
     assert Counter(name for name, _ in engine.calls)["0/1"] == 3
+
+
+@pytest.mark.parametrize("attempts", [1, 3])
+def test_what_kills_its_process_among_many_is_a_dead_letter_after_one_death_more(
+    make: Callable[..., Engine], few_are: Callable[[int], None], attempts: int
+) -> None:
+    few_are(4)
+    engine = make(attempts=attempts, batch_size=10)
+    for number in range(30):
+        engine.send(0, b"a%d" % number, "k" * 50 if number == 7 else "")
+    engine.settle()
+
+    assert sorted(engine.effects()) == sorted(f"0/{n}" for n in range(30) if n != 7)
+    assert engine.dead() == Counter(["0/7"])
+    assert Counter(name for name, _ in engine.calls)["0/7"] == max(2, attempts) + 1
+
+
+def test_many_that_a_crash_left_are_done_a_few_at_a_time_and_together(
+    make: Callable[..., Engine], few_are: Callable[[int], None]
+) -> None:
+    few_are(4)
+    engine = make(batch_size=10)
+    for number in range(10):
+        engine.send(0, b"a%d" % number)
+    engine.poll()
+    engine.start()  # the process was killed, by nobody of them
+    engine.assign()
+    engine.poll(0)
+    polls = 0
+    while engine.effects() != [f"0/{n}" for n in range(10)]:
+        engine.poll()
+        assert engine.take()
+        assert len(engine.jobs[0].items) == 2, "half as many as are few"
+        assert not any(item.suspect for _, item in engine.jobs[0].items)
+        assert engine.query("SELECT suspect_offset, suspect_attempts FROM postroom_inbox_attempt") == [(9, 0)]
+        engine.work_all()
+        engine.work()
+        polls += 1
+    assert polls == 5
+
+    engine.send(0, b"a")
+    engine.poll()
+    assert engine.query("SELECT first_offset, suspect_offset FROM postroom_inbox_attempt") == [(10, None)]
+    assert not engine.runner._intake.few_at_a_time
+
+
+def test_an_orderly_end_among_many_that_a_crash_left_is_no_death(
+    make: Callable[..., Engine], few_are: Callable[[int], None]
+) -> None:
+    few_are(4)
+    engine = make(batch_size=10)
+    for number in range(10):
+        engine.send(0, b"a%d" % number)
+    engine.poll()
+    engine.start()
+    engine.assign()
+    engine.poll()
+    engine.rebalance()
+    assert engine.query("SELECT last_offset, suspect_offset FROM postroom_inbox_attempt") == [(9, None)]
+    engine.poll(0)
+    few = engine.runner._intake.few_at_a_time
+    engine.poll()
+    engine.start()  # killed at that, too
+    engine.assign()
+    engine.poll(0)
+    assert (few, engine.runner._intake.few_at_a_time) == (True, False)
+    engine.poll()
+    assert engine.take()
+    [(_, item)] = engine.jobs[0].items
+    assert item.suspect
+    engine.settle()
+    assert sorted(engine.effects()) == [f"0/{n}" for n in range(10)]
 
 
 def test_what_a_crash_left_is_forgotten_when_it_is_done(make: Callable[..., Engine]) -> None:

@@ -589,7 +589,9 @@ WHERE consumer_group = %(group)s AND topic = %(topic)s AND "partition" = %(parti
 -- name: attempt_leave
 -- What a crash left stays what it is, with its count, and belongs to nobody.
 UPDATE {inbox_attempt}
-SET member = '', first_offset = %(first_offset)s, last_offset = %(last_offset)s
+SET member = '', first_offset = %(first_offset)s, last_offset = %(last_offset)s,
+    suspect_offset = CASE WHEN NOT %(no_death)s THEN suspect_offset END,
+    suspect_attempts = CASE WHEN NOT %(no_death)s THEN suspect_attempts ELSE 0 END
 WHERE consumer_group = %(group)s AND topic = %(topic)s AND "partition" = %(partition)s AND member = %(member)s
 
 -- name: no_wait_for_disk

@@ -327,7 +327,9 @@ WHERE consumer_group = :group AND topic = :topic AND "partition" = :partition AN
 -- name: attempt_leave
 -- What a crash left stays what it is, with its count, and belongs to nobody.
 UPDATE {inbox_attempt}
-SET member = '', first_offset = :first_offset, last_offset = :last_offset
+SET member = '', first_offset = :first_offset, last_offset = :last_offset,
+    suspect_offset = CASE WHEN NOT :no_death THEN suspect_offset END,
+    suspect_attempts = CASE WHEN NOT :no_death THEN suspect_attempts ELSE 0 END
 WHERE consumer_group = :group AND topic = :topic AND "partition" = :partition AND member = :member
 
 -- name: inbox_control
