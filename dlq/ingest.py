@@ -246,7 +246,7 @@ class _Topic:
     ) -> int:
         with self._ledger.changing() as work:
             found = self._positions(work.connection)
-            new = [letter for letter in letters if _is_new(letter, found)]
+            new = _without_copies(work, [letter for letter in letters if _is_new(letter, found)])
             if new:
                 ids = insert(work, new)
                 _place(work, new, ids, self._max_replays)
@@ -271,6 +271,22 @@ def _is_new(letter: DeadLetter, positions: Mapping[int, _Position]) -> bool:
     """Whether nobody took it meanwhile."""
     position = positions.get(letter.partition)
     return position is not None and letter.incarnation == position.incarnation and letter.offset >= position.next_offset
+
+
+def _without_copies(work: Work, letters: Sequence[DeadLetter]) -> list[DeadLetter]:
+    """Each death once, though a relay that was killed published it twice: the same record at another place."""
+    fact, record = work.ledger.tables.fact.c, work.ledger.tables.record.c
+    ours = {letter.message_id for letter in letters if letter.family == "postroom"}
+    columns = (fact.dead_letter_topic, fact.incarnation, fact.key, record.payload, record.headers)
+    query = sa.select(*columns).where(fact.message_id.in_(ours), fact.id == record.id)
+    seen = set(map(tuple, work.connection.execute(query))) if ours else set()
+    kept = []
+    for letter in letters:
+        death = (letter.dead_letter_topic, letter.incarnation, letter.key, letter.payload, stored_headers(letter))
+        if letter.family != "postroom" or death not in seen:
+            kept.append(letter)
+            seen.add(death)
+    return kept
 
 
 def _place(work: Work, new: Sequence[DeadLetter], ids: range, max_replays: int) -> None:

@@ -50,6 +50,22 @@ def test_only_what_is_new_is_read(desk: Any) -> None:
     assert [sources(desk)[number]["next_offset"] for number in (0, 1)] == [4, 3]
 
 
+def test_a_death_that_is_in_the_topic_twice_is_one_letter(desk: Any) -> None:
+    """A relay that is killed may publish some of its messages once more, with the same everything."""
+    first = desk.die(1)
+    desk.topics.put(DLQ, 0, first)
+    assert desk.catch_up().read == 1, "in one batch"
+    desk.topics.put(DLQ, 0, first)
+    desk.die(2)
+    assert desk.catch_up().read == 1, "in two"
+    assert sorted(ids(desk)) == ["id-1", "id-2"]
+    assert sources(desk)[0]["next_offset"] == 4
+
+    for other in ({"replays": 1}, {"at": 1.5}, {"group": "mail"}, {"topic": "payments"}, {"offset": 9}):
+        desk.die(1, **other)
+    assert desk.catch_up().read == 5, "another death each"
+
+
 def test_a_topic_once_read_is_read_on_without_being_named(desk: Any) -> None:
     desk.die(1)
     desk.catch_up(DLQ)

@@ -3,6 +3,7 @@
 import struct
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -240,7 +241,10 @@ FAMILIES = st.sampled_from([[], OURS, SPRING, STREAMS, CONNECT, SHARE_GROUP])
     )
 )
 def test_every_record_is_taken_whole(desk: Any, records: Any) -> None:
-    put_ = [put(desk, [*headers, *family], key, value, at) for key, value, family, headers, at in records]
+    put_ = [
+        put(desk, [*headers, *family, ("not a copy", uuid4().bytes)], key, value, at)
+        for key, value, family, headers, at in records
+    ]
     assert desk.catch_up().read == len(put_)
     letters = desk.letters()[-len(put_) :]
     for record, letter in zip(put_, letters, strict=True):
