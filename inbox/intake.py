@@ -72,8 +72,8 @@ class Intake:
 
     @property
     def few_at_a_time(self) -> bool:
-        """Whether a crash left so much that it is to be narrowed down."""
-        return any(window.is_wide for window in self._suspects.values())
+        """Whether what a crash left is being looked at: another one shall leave less."""
+        return bool(self._suspects)
 
     def hold(self, held: Heads) -> None:
         """The table holds these keys of ours."""

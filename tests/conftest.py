@@ -42,9 +42,14 @@ def eventually_fixture() -> Callable[..., None]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The minute of fire first, then the files with most tests, so that two processes end at about the same time."""
+    """The minute of fire first, the unit tests last, of either the files with most tests first, so that the processes
+    end at about the same time."""
     tests = Counter(item.path for item in items)
-    items.sort(key=lambda item: (item.path.name != "test_chaos.py", -tests[item.path], item.path))
+
+    def order(item: pytest.Item) -> tuple[object, ...]:
+        return item.path.name != "test_chaos.py", item.path.parent.name == "unit", -tests[item.path], item.path
+
+    items.sort(key=order)
 
 
 @dataclass

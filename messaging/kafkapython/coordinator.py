@@ -21,7 +21,7 @@ def ask_coordinator(ask: Callable[[], T]) -> T:
         with translated():
             try:
                 return ask()
-            except kafka.CoordinatorNotAvailableError:
+            except (kafka.CoordinatorNotAvailableError, kafka.CoordinatorLoadInProgressError):
                 if time.monotonic() > until:
                     raise
         time.sleep(_EVERY)

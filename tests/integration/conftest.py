@@ -39,6 +39,8 @@ class Doctor:
         if self._broker is not None:
             given["kafka_bootstrap_servers"] = self._broker.bootstrap_servers
             given.setdefault("kafka_options", json.dumps(dict(self._broker.client_config)))
+        elif "kafka_client" not in given:
+            given.setdefault("kafka_options", json.dumps({"bootstrap_timeout_ms": 100}))  # nobody is there
         with pytest.MonkeyPatch.context() as environment, suppress(ConfigurationError):
             for name, value in given.items():  # where a password may stand
                 environment.setenv(f"POSTROOM_{name.upper()}", str(value))
