@@ -3,8 +3,9 @@
 
 PYTHON ?= python3
 ARGS ?=
-# Two processes share out the files of tests, in the order of tests/conftest.py; each has servers of its own.
-WORKERS ?= -n 2 --dist loadfile --no-loadscope-reorder
+# Three processes share out the files of tests, in the order of tests/conftest.py; each has servers of its own, and they
+# often wait.
+WORKERS ?= -n 3 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:

@@ -308,10 +308,10 @@ class Lanes:
 
     def _next_in(self) -> float:
         """Seconds until something may begin by itself."""
+        if self._exclusive or self._clearing:
+            return 3600.0  # all wait for a job to end, which will be told
         soonest = self._waiting[0][0] - self._clock.monotonic() if self._waiting else float("inf")
         opening = [self._gates[handler].opens_in() for handler, lanes in self._ready.items() if lanes]
-        if self._exclusive or self._clearing:
-            opening = []  # they wait for a job to end, which will be told
         return max(0.001, min([soonest, *opening, 3600.0]))
 
     def _next(self) -> Job | None:
