@@ -10,7 +10,16 @@ from typing import Any
 
 import pytest
 from kafka import KafkaAdminClient
-from kafka.admin import ACL, ACLOperation, ACLPermissionType, ResourcePattern, ResourceType
+from kafka.admin import (
+    ACL,
+    ACLFilter,
+    ACLOperation,
+    ACLPermissionType,
+    ACLResourcePatternType,
+    ResourcePattern,
+    ResourcePatternFilter,
+    ResourceType,
+)
 
 from postroom.messaging.errors import (
     ConfigurationError,
@@ -385,22 +394,30 @@ def guarded() -> Iterator[Broker]:
             yield broker
 
 
-def may_not(broker: Broker, operation: str, topic: str) -> None:
+def may_not(broker: Broker, operation: str, topic: str, eventually: Callable[..., None]) -> None:
     admin = KafkaAdminClient(bootstrap_servers=broker.bootstrap_servers)
     pattern = ResourcePattern(ResourceType.TOPIC, topic)
     denied = ACL("User:*", "*", ACLOperation[operation], ACLPermissionType.DENY, pattern)
     # Where there is any, what none allows is denied.
     allowed = ACL("User:*", "*", ACLOperation.DESCRIBE, ACLPermissionType.ALLOW, pattern)
     admin.create_acls([denied, allowed])
+    every = ACLFilter(
+        None,
+        None,
+        ACLOperation.ANY,
+        ACLPermissionType.ANY,
+        ResourcePatternFilter(ResourceType.TOPIC, topic, ACLResourcePatternType.LITERAL),
+    )
+    eventually(lambda: len(admin.describe_acls(every)[0]) == 2, "the broker knows what is allowed")
     admin.close()
 
 
 def test_a_topic_that_may_not_be_written_is_told_and_remembered(
-    guarded: Broker, client: str, postroom_topic: Callable[[str], str]
+    guarded: Broker, client: str, postroom_topic: Callable[[str], str], eventually: Callable[..., None]
 ) -> None:
     kafka = connect(guarded.options_for(client))
     barred, free = create(kafka, postroom_topic("barred")), create(kafka, postroom_topic("free"))
-    may_not(guarded, "WRITE", barred)
+    may_not(guarded, "WRITE", barred, eventually)
     publisher = kafka.publisher()
 
     assert send(publisher, record(free, "1")) == {}
