@@ -92,6 +92,8 @@ class Clock:
             "FAKETIME_TIMESTAMP_FILE": str(self._file),
             "DONT_FAKE_MONOTONIC": "1",
             "FAKETIME_CACHE_DURATION": "1",
+            # Else waits for a condition end at once, and Python's threads spin for the interpreter: 8 times slower.
+            "FAKETIME_FORCE_MONOTONIC_FIX": "0",
         }
 
 
