@@ -102,7 +102,8 @@ class GaplessProducer:
         metadata = self._producer.list_topics(topic, timeout).topics[topic]
         if metadata.error is None:
             led = [number for number, partition in metadata.partitions.items() if partition.leader >= 0]
-            self._openings.close(topic, len(metadata.partitions), led)
+            with self._sending:  # another thread may be sending what waits
+                self._openings.close(topic, len(metadata.partitions), led)
         return metadata
 
     def produce(

@@ -875,16 +875,22 @@ def test_what_kills_its_process_among_many_is_a_dead_letter_after_one_death_more
     assert Counter(name for name, _ in engine.calls)["0/7"] == max(2, attempts) + 1
 
 
-def test_many_that_a_crash_left_are_done_a_few_at_a_time_and_together(
-    make: Callable[..., Engine], few_are: Callable[[int], None]
-) -> None:
-    few_are(4)
+def killed_among_ten(make: Callable[..., Engine]) -> Engine:
+    """The process was killed, by none of the ten that it had begun; another one has the partitions."""
     engine = make(batch_size=10)
     for number in range(10):
         engine.send(0, b"a%d" % number)
     engine.poll()
-    engine.start()  # the process was killed, by nobody of them
+    engine.start()
     engine.assign()
+    return engine
+
+
+def test_many_that_a_crash_left_are_done_a_few_at_a_time_and_together(
+    make: Callable[..., Engine], few_are: Callable[[int], None]
+) -> None:
+    few_are(4)
+    engine = killed_among_ten(make)
     engine.poll(0)
     polls = 0
     while engine.effects() != [f"0/{n}" for n in range(10)]:
@@ -908,12 +914,7 @@ def test_an_orderly_end_among_many_that_a_crash_left_is_no_death(
     make: Callable[..., Engine], few_are: Callable[[int], None]
 ) -> None:
     few_are(4)
-    engine = make(batch_size=10)
-    for number in range(10):
-        engine.send(0, b"a%d" % number)
-    engine.poll()
-    engine.start()
-    engine.assign()
+    engine = killed_among_ten(make)
     engine.poll()
     engine.rebalance()
     assert engine.query("SELECT last_offset, suspect_offset FROM postroom_inbox_attempt") == [(9, None)]
