@@ -11,6 +11,7 @@ is killed and however many do it at once. Observer steps, with their facts:
 """
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -276,16 +277,20 @@ def _is_new(letter: DeadLetter, positions: Mapping[int, _Position]) -> bool:
 def _without_copies(work: Work, letters: Sequence[DeadLetter]) -> list[DeadLetter]:
     """Each death once, though a relay that was killed published it twice: the same record at another place."""
     fact, record = work.ledger.tables.fact.c, work.ledger.tables.record.c
-    ours = {letter.message_id for letter in letters if letter.family == "postroom"}
+    ours = Counter(letter.message_id for letter in letters if letter.family == "postroom")
     columns = (fact.dead_letter_topic, fact.incarnation, fact.key, record.payload, record.headers)
-    query = sa.select(*columns).where(fact.message_id.in_(ours), fact.id == record.id)
-    seen = set(map(tuple, work.connection.execute(query))) if ours else set()
+    query = sa.select(fact.message_id, *columns).where(fact.message_id.in_(ours), fact.id == record.id)
+    rows = [tuple(row) for row in work.connection.execute(query)] if ours else []
+    seen = {row[1:] for row in rows}
+    again = {row[0] for row in rows} | {id_ for id_, count in ours.items() if count > 1}
     kept = []
     for letter in letters:
-        death = (letter.dead_letter_topic, letter.incarnation, letter.key, letter.payload, stored_headers(letter))
-        if letter.family != "postroom" or death not in seen:
-            kept.append(letter)
+        if letter.family == "postroom" and letter.message_id in again:
+            death = (letter.dead_letter_topic, letter.incarnation, letter.key, letter.payload, stored_headers(letter))
+            if death in seen:
+                continue
             seen.add(death)
+        kept.append(letter)
     return kept
 
 
