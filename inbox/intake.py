@@ -23,6 +23,8 @@ from .lanes import Lanes
 from .member import Polled
 from .outage import Outages
 
+#: What a crash left may have been done, and nothing of its partition come for long. Seconds until that is supposed.
+_SOON = 10.0
 Heads = Mapping[LaneId, datetime | None]
 
 
@@ -36,6 +38,7 @@ class Intake:
         self._begun = begun
         self._clock = clock
         self._suspects: dict[Partition, Window] = {}
+        self._came_at = 0.0
 
     def take(self, backlog: deque[Polled], outages: Outages) -> None:
         """Put what was polled into its lanes, when the database knows of it. Raises Left when it is to stop.
@@ -53,6 +56,7 @@ class Intake:
                 self._suspects.pop(partition, None)
                 if partition in left:
                     self._suspects[partition] = left[partition]
+                    self._came_at = self._clock.monotonic()
             if held is not None:
                 self.hold(held)
             self._lanes.add(filter(None, map(self._item, polled.records)))
@@ -72,8 +76,12 @@ class Intake:
 
     @property
     def few_at_a_time(self) -> bool:
-        """Whether what a crash left is being looked at: another one shall leave less."""
-        return bool(self._suspects)
+        """Whether what a crash left is being looked at, or may come soon: another crash shall leave less."""
+        soon = self._clock.monotonic() - self._came_at < _SOON
+        if not self._suspects or soon:
+            return bool(self._suspects)
+        begun = self._lanes.begun()
+        return any(partition in begun or self._lanes.low_water(partition) for partition in self._suspects)
 
     def hold(self, held: Heads) -> None:
         """The table holds these keys of ours."""

@@ -910,6 +910,19 @@ def test_many_that_a_crash_left_are_done_a_few_at_a_time_and_together(
     assert not engine.runner._intake.few_at_a_time
 
 
+def test_a_partition_of_which_nothing_comes_bounds_the_others_for_a_moment_only(
+    make: Callable[..., Engine], few_are: Callable[[int], None]
+) -> None:
+    few_are(4)
+    engine = killed_among_ten(make)
+    engine.poll(0)
+    assert engine.runner._bound() == 2
+    engine.clock.advance(11.0)
+    assert engine.runner._bound() > 2, "all of it may have been done before"
+    engine.poll()
+    assert engine.runner._bound() == 2, "it was not"
+
+
 def test_an_orderly_end_among_many_that_a_crash_left_is_no_death(
     make: Callable[..., Engine], few_are: Callable[[int], None]
 ) -> None:
