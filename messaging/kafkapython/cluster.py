@@ -10,7 +10,7 @@ from kafka.admin import ConfigResource, ConfigResourceType
 from ..errors import KafkaUnavailable, NotAuthorized
 from ..records import Brokers, Copies
 from .build import build
-from .coordinator import ask_coordinator
+from .coordinator import ABSENT, ask_coordinator
 from .errors import translated
 
 
@@ -53,9 +53,8 @@ class AdminCluster:
         }
 
     def members(self, group: str) -> int:
-        described = ask_coordinator(lambda: self._admin.describe_groups([group])[group])
+        described = ask_coordinator(self._admin, lambda: self._described(group))
         error = described["error"] or ""
-        # kafka-python gives the error as a text.
         if error and kafka.GroupIdNotFoundError.__name__ not in error:
             kind = NotAuthorized if kafka.GroupAuthorizationFailedError.__name__ in error else KafkaUnavailable
             raise kind(f"Kafka does not tell the members of group {group!r} ({error}).")
@@ -63,6 +62,13 @@ class AdminCluster:
 
     def close(self) -> None:
         self._admin.close()
+
+    def _described(self, group: str) -> dict[str, Any]:
+        described: dict[str, Any] = self._admin.describe_groups([group])[group]
+        for absent in ABSENT:  # kafka-python gives the error as a text
+            if absent.__name__ in (described["error"] or ""):
+                raise absent(described["error"])
+        return described
 
     def _numbers(self) -> list[int]:
         with translated():

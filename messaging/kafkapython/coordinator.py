@@ -2,8 +2,9 @@
 
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
+from kafka import KafkaAdminClient
 from kafka import errors as kafka
 
 from .errors import translated
@@ -12,16 +13,24 @@ T = TypeVar("T")
 #: The first question about any group has a new cluster make its topic of offsets, which takes a while.
 _SECONDS = 5.0
 _EVERY = 0.1
+#: It is being chosen, reads the group's offsets, or is another one by now.
+ABSENT = (kafka.CoordinatorNotAvailableError, kafka.CoordinatorLoadInProgressError, kafka.NotCoordinatorError)
 
 
-def ask_coordinator(ask: Callable[[], T]) -> T:
-    """``ask()``, again while the coordinator is not there yet, for 5 seconds at most. Raises in our terms."""
+def ask_coordinator(admin: KafkaAdminClient, ask: Callable[[], T]) -> T:
+    """``ask()`` of ``admin``, again while the coordinator is ABSENT, for 5 seconds at most. Raises in our terms.
+
+    kafka-python's administrator never forgets who coordinates a group, though that changes with every broker
+    that is restarted; so each question looks for it first.
+    """
+    known: dict[Any, Any] = admin._manager.cluster._coordinators  # noqa: SLF001  no public word for it
     until = time.monotonic() + _SECONDS
     while True:
+        known.clear()
         with translated():
             try:
                 return ask()
-            except (kafka.CoordinatorNotAvailableError, kafka.CoordinatorLoadInProgressError):
+            except ABSENT:
                 if time.monotonic() > until:
                     raise
         time.sleep(_EVERY)

@@ -112,7 +112,7 @@ class AdminTopics:
         parts = [TopicPartition(topic, number) for topic in topics for number in range(known.get(topic, 0))]
         if not parts:
             return {}
-        offsets = ask_coordinator(lambda: self._admin.list_group_offsets({group: parts})[group])
+        offsets = ask_coordinator(self._admin, lambda: self._admin.list_group_offsets({group: parts})[group])
         return {Partition(*part): found.offset for part, found in offsets.items() if found.offset >= 0}
 
     def close(self) -> None:
