@@ -115,7 +115,7 @@ bench-peers: $(DEV) ## install the other relays that bench compares with, into .
 
 .PHONY: reference
 reference: $(DEV) ## write docs/reference and docs/pictures from the code
-	@$(BIN)/python docs/generate.py
+	@$(BIN)/python -m docs.generate
 	@$(BIN)/python docs/pictures.py
 
 .PHONY: docs
