@@ -50,29 +50,31 @@ class Intake:
             polled = backlog.popleft()
             if not polled.records and not polled.came:
                 continue
-            prepare = partial(self._prepare, polled)
-            held, left = outages.through(partial(self._fates.transaction, prepare))
             for partition in polled.came:
                 self._suspects.pop(partition, None)
-                if partition in left:
-                    self._suspects[partition] = left[partition]
-                    self._came_at = self._clock.monotonic()
+            held = outages.through(partial(self._fates.transaction, partial(self._prepare, polled)))
             if held is not None:
                 self.hold(held)
             self._lanes.add(filter(None, map(self._item, polled.records)))
 
-    def _prepare(self, polled: Polled, connection: sa.Connection) -> tuple[Heads | None, Mapping[Partition, Window]]:
-        """What waits and what a crash left of partitions that came; and note what is about to begin."""
+    def _prepare(self, polled: Polled, connection: sa.Connection) -> Heads | None:
+        """What waits and what a crash left of partitions that came; and note what is about to begin.
+
+        May be called again. After a commit in doubt the table may have as ours what a crash left.
+        """
         held = self._fates.held.heads(connection) if polled.came else None
         left = self._begun.left(connection) if polled.came else {}
+        for partition in left.keys() & set(polled.came):
+            self._suspects[partition] = left[partition]
+            self._came_at = self._clock.monotonic()
         touched = {item.record.partition for item in polled.records}
         begun = {partition: offsets for partition, offsets in self._lanes.begun().items() if partition in touched}
         if begun:
             self._begun.begin(connection, begun)
         for partition in polled.came:
-            if (window := left.get(partition)) is not None and window.is_wide:
+            if (window := self._suspects.get(partition)) is not None and window.is_wide:
                 self._begun.narrow(connection, partition, window)
-        return held, left
+        return held
 
     @property
     def few_at_a_time(self) -> bool:

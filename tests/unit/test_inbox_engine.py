@@ -860,6 +860,24 @@ def test_rebalances_between_its_crashes_do_not_hide_a_message_that_kills_its_pro
     assert Counter(name for name, _ in engine.calls)["0/1"] == 3
 
 
+def test_a_commit_in_doubt_does_not_hide_a_message_that_kills_its_process(make: Callable[..., Engine]) -> None:
+    """What the process before had begun is ours by then, in the table."""
+    engine = make(attempts=3)
+    engine.send(0, b"a", "k" * 50)
+    for _ in range(10):
+        engine.database[:] = ["well", "well", "lost"]  # what operators ask, what is held, what is about to begin
+        engine.poll()
+        assert engine.database == []
+        assert "paused" in engine.told("paused")
+        engine.steps.clear()
+        if engine.alive(engine.work_all):
+            break
+    engine.settle()
+
+    assert engine.dead() == Counter(["0/0"])
+    assert Counter(name for name, _ in engine.calls)["0/0"] == 3
+
+
 @pytest.mark.parametrize("attempts", [1, 3])
 def test_what_kills_its_process_among_many_is_a_dead_letter_after_one_death_more(
     make: Callable[..., Engine], few_are: Callable[[int], None], attempts: int
