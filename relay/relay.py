@@ -37,7 +37,6 @@ Observer steps, with their facts:
 import os
 import socket
 from collections.abc import Callable
-from dataclasses import replace
 from uuid import uuid4
 
 from ..messaging.backoff import Backoff
@@ -46,11 +45,14 @@ from ..messaging.errors import Fenced, Interrupted, KafkaUnavailable, Unavailabl
 from ..messaging.health import Health
 from ..messaging.lifecycle import Service
 from ..messaging.observer import Crash, Observer, unobserved
-from ..messaging.ports import Kafka, Publication, Publisher
+from ..messaging.ports import Kafka, Publication
 from ..messaging.rate import Meter, TokenBucket
-from ..outbox.log import BATCH_BYTES, MAX_SHARDS, Batch, Claim, LogStore, Report
+from ..outbox.log import BATCH_BYTES, MAX_SHARDS, LogStore, Report
 from .breaker import Breaker
 from .delivery import Delivery
+from .lease import Lease
+from .link import Link
+from .parked import Parked
 from .rest import Rest
 from .settings import OnRefused, RelaySettings
 from .upkeep import Upkeep
@@ -59,10 +61,8 @@ _WAIT_STEP = 0.1
 #: While batches that were not full are on their way, what comes meanwhile gathers, at the most for so long, in
 #: seconds: behind one of them, behind several. Else a slow broker would get ever more and ever smaller requests.
 _GATHER = 0.002, 0.02
-_HEARTBEAT = 1.0
 _TELL_WAITING_EVERY = 5.0
 _CHECKPOINT_EVERY = 30.0
-_LOOK_AFTER_PARKED_EVERY = 60.0
 #: The in-flight window's other bound: large messages must not fill the memory.
 _WINDOW_BYTES = 4 * BATCH_BYTES
 
@@ -95,28 +95,23 @@ class Relay(Service):
             clock=clock,
         )
         self._store = store
-        self._kafka = kafka
         self._observe = observer
         self._reader = store.reader(self.owner, settings.lease_seconds)
+        self._lease = Lease(self._reader, settings.lease_seconds, clock)
+        self._link = Link(kafka, self._lease)
         self._rest = Rest(settings, clock, self._stopping, store.waker() if settings.listen else None)
         self._breaker = Breaker(Backoff(settings.backoff_base_seconds, settings.backoff_cap_seconds), clock)
         self._delivery = Delivery(self._policy, observer, clock)
+        self._parked = Parked(store, self._reader, self._delivery, owner=self.owner, observe=observer, clock=clock)
         self._upkeep = Upkeep(store, settings, observer, clock)
         self._bucket = TokenBucket(clock)
-        self._publisher: Publisher | None = None
-        self._claim = Claim()
-        self._lease_ends = 0.0
-        self._heartbeat_at = 0.0
         self._checkpoint_at = 0.0
-        self._parked_at = 0.0
         self._settle_at: float | None = None
         self._able = True
         self._told_waiting = 0.0
         self._published = 0
         self._meter = Meter(clock)
-        self._others = 0
         self._gather = False
-        self._broken = False
         self._give_up_at: float | None = None
 
     def _run(self) -> None:
@@ -132,7 +127,7 @@ class Relay(Service):
             crashed = True
             raise
         finally:
-            self._drop_publisher()
+            self._link.drop()
             if not crashed:
                 self._reader.release()
             self._reader.close()
@@ -162,28 +157,30 @@ class Relay(Service):
         if not self._able:
             self._probe()
             return
-        if not self._claim.shards:
-            others = self._claim.others
+        if not self._lease.claim.shards:
+            others = self._lease.others
             self.health.became("standby", f"{others} others have the shards" if others else "for leases to run out")
             self._rest.next()
             return
-        if 0 in self._claim.shards:
+        if 0 in self._lease.claim.shards:
             self._upkeep.run()
         self._land()
-        if self._claim.surplus and not self._delivery.acknowledged:  # else it would be published again
+        claim = self._lease.claim
+        if claim.surplus and not self._delivery.acknowledged:  # else it would be published again
             self._hand_over()
-        elif self._claim.control.paused is not None:
-            self._hold_back(self._claim.control.paused)
+        elif claim.control.paused is not None:
+            self._hold_back(claim.control.paused)
         else:
-            if self._clock.monotonic() >= self._parked_at:
+            if self._parked.due:
                 self._release_parked()
             self._go_on()
 
     def _go_on(self) -> None:
         """Read the next batch and hand it to Kafka, if there is room for it."""
-        control, settings = self._claim.control, self.settings
+        claim, settings = self._lease.claim, self.settings
+        control = claim.control
         batch_size = 1 if self._breaker.probing else control.batch_size or settings.batch_size
-        self._bucket.limit(None if control.rate is None else max(control.rate * self._claim.share, 0.001))
+        self._bucket.limit(None if control.rate is None else max(control.rate * claim.share, 0.001))
         batch_size = min(batch_size, settings.max_in_flight)
         limit = self._bucket.available(batch_size)
         # Not less than a batch: what was asked for ahead holds for one size.
@@ -212,13 +209,13 @@ class Relay(Service):
         if batch.rows:
             self._observe("read", count=len(batch.rows), positions=(batch.rows[0].position, batch.rows[-1].position))
             self._bucket.take(len(batch.rows))
-        self._delivery.take_off(batch, self._ready_publisher)
+        self._delivery.take_off(batch, self._link.ready)
 
     def _land(self) -> None:
         """Note what Kafka acknowledged, and settle it when it is time."""
         delivery = self._delivery
         if not delivery.land():
-            delivery.sort_out(self._ready_publisher, self._wait_for)
+            delivery.sort_out(self._link.ready, self._wait_for)
         if not delivery.landed:
             self._look_for_silence()
             return
@@ -233,7 +230,7 @@ class Relay(Service):
         delivery = self._delivery
         if not delivery.landed:
             return
-        self._stop_topics()
+        self._parked.stop_topics()
         refusals = [refusal for flight in delivery.landed for refusal in flight.refusals]
         batches = [flight.batch for flight in delivery.landed]
         self._reader.settle(batches, refusals)
@@ -257,36 +254,27 @@ class Relay(Service):
 
     def _heartbeat(self) -> None:
         """Renew the leases, learn what operators ask. Raises Fenced when a lease was lost."""
-        now = self._clock.monotonic()
-        if now < self._heartbeat_at:
+        if not self._lease.due:
             return
         rate = self._meter.rate(self._published)
-        claim = self._reader.claim(Report(self._able, self.health.state, self.health.detail, self._published, rate))
-        before = self._claim
+        report = Report(self._able, self.health.state, self.health.detail, self._published, rate)
+        before = self._lease.renew(report, self._parked.learn)
+        claim = self._lease.claim
         if claim.shards - before.shards:
-            # First what waits behind parked messages: without knowing it, the new shards must not be read.
-            self._delivery.hold(self._reader.holds())
-            self._parked_at = 0.0
+            self._parked.hurry()
         if claim.shards != before.shards:
             self._observe("claimed", shards=sorted(claim.shards))
         if (claim.control.topics, claim.control.revision) != (before.control.topics, before.control.revision):
-            self._parked_at = 0.0
-        self._claim = claim
+            self._parked.hurry()
         self._delivery.keep(claim.shards)
-        self._others = claim.others
-        self._lease_ends = now + self.settings.lease_seconds
-        self._heartbeat_at = now + min(_HEARTBEAT, self.settings.lease_seconds / 3)
         if lost := before.shards - claim.shards:
             raise Fenced(f"The lease of {len(lost)} shards ran out and another relay took them.")
 
     def _hand_over(self) -> None:
         """Another relay has less than its share: settle all, and leave it some shards."""
         self._drain()
-        shards = sorted(self._claim.shards)
-        keep = max(0, len(shards) - self._claim.surplus)
-        self._reader.release(shards[keep:])
-        self._claim = replace(self._claim, shards=frozenset(shards[:keep]), surplus=0)
-        self._observe("claimed", shards=shards[:keep])
+        self._lease.hand_over()
+        self._observe("claimed", shards=sorted(self._lease.claim.shards))
 
     def _hold_back(self, reason: str) -> None:
         """An operator wants nothing published."""
@@ -297,46 +285,13 @@ class Relay(Service):
         self._clock.wait(self._stopping, _WAIT_STEP)
 
     def _release_parked(self) -> None:
-        """Publish what operators let go, with what waited behind it, in order; know anew what must wait."""
+        """Publish what operators let go; know anew what must wait."""
         self._drain()
-        delivery = self._delivery
-        self._parked_at = self._clock.monotonic() + _LOOK_AFTER_PARKED_EVERY
-        ready = self._store.releasable(self._claim.shards, self.settings.batch_size)
-        if ready:
-            rows = [parked.row for parked in ready]
-            delivery.take_off(Batch(rows), self._ready_publisher, free=True)
-            flight = delivery.flights[-1]
-            if flight.publication is not None:
-                self._wait_for(flight.publication)
-            if not delivery.land():
-                delivery.sort_out(self._ready_publisher, self._wait_for)
-            self._stop_topics()
-            self._reader.checkpoint(flight.refusals)
-            again = {refusal.row.position for refusal in flight.refusals}
-            published = [row.position for row in rows if row.position not in again]
-            self._store.unpark(published)
-            delivery.settled()
-            self._published += len(published)
+        shards, limit = self._lease.claim.shards, self.settings.batch_size
+        published = self._parked.release(shards, limit, self._link.ready, self._wait_for)
+        if published is not None:
+            self._published += published
             self.health.progressed()
-            self._observe("unparked", count=len(published))
-            self._parked_at = 0.0  # there may be more
-        delivery.hold(self._reader.holds())
-
-    def _stop_topics(self) -> None:
-        """Make the topics stand still whose policy is to stop at a refused message, before it is settled."""
-        for topic, reason in self._delivery.stopped.items():
-            self._store.pause(topic, reason, self.owner)
-
-    def _ready_publisher(self) -> Publisher:
-        """The publisher, if the lease still stands: what is sent after it ended could be sent twice."""
-        if self._clock.monotonic() >= self._lease_ends:
-            raise Fenced("The lease ran out before the batch was published.")
-        if self._publisher is None:
-            self._publisher = self._kafka.publisher()
-        elif self._broken:
-            self._publisher.recover()
-        self._broken = False
-        return self._publisher
 
     def _await_answer(self, seconds: float) -> None:
         """Wait for Kafka, or only for time to pass."""
@@ -368,26 +323,25 @@ class Relay(Service):
             self._told_waiting = now
             self.health.became(self.health.state, f"Kafka has not answered for {silent:.0f} s")
             self._observe("waiting", seconds=round(silent, 1))
-        if silent >= self.settings.step_aside_seconds and self._others and not self._stopping.is_set():
+        if silent >= self.settings.step_aside_seconds and self._lease.others and not self._stopping.is_set():
             self._breaker.away_since = now - silent
-            self._drop_publisher()
+            self._link.drop()
             raise KafkaUnavailable(f"Kafka has not answered for {silent:.0f} s.")
 
     def _begin_again(self) -> None:
         """Nothing of ours is sure any more: begin from the cursors, but send nothing that Kafka has."""
         self._delivery.abandon(self._resolve)
         self._reader.rewind()
-        self._claim = Claim(control=self._claim.control)
-        self._heartbeat_at = 0.0
+        self._lease.give_up()
         self._settle_at = None
-        self._broken = True
+        self._link.doubt()
 
     def _resolve(self, publication: Publication) -> bool:
         """Wait for an answer while the lease lasts; then it is given up."""
         while not publication.wait(_WAIT_STEP):
             self.health.beat()
-            if self._clock.monotonic() >= self._lease_ends or self._past_shutdown():
-                self._drop_publisher()
+            if not self._lease.stands or self._past_shutdown():
+                self._link.drop()
                 return publication.wait(_WAIT_STEP)
         return True
 
@@ -409,11 +363,6 @@ class Relay(Service):
         self._give_up_at = self._give_up_at or now + self.settings.shutdown_seconds
         return now >= self._give_up_at
 
-    def _drop_publisher(self) -> None:
-        if self._publisher is not None:
-            self._publisher.close(0)
-            self._publisher = None
-
     def _checkpoint(self) -> None:
         """Nothing is in flight: let the cursors in the database follow, so that old partitions can be dropped."""
         self._delivery.acknowledged.clear()
@@ -430,17 +379,17 @@ class Relay(Service):
         self._observe("paused", error=error, seconds=round(seconds, 3))
         if not of_kafka:
             self._clock.wait(self._stopping, seconds)  # a heartbeat would only fail, too
-        elif self._able and self._others and self._breaker.away_for() >= self.settings.step_aside_seconds:
+        elif self._able and self._lease.others and self._breaker.away_for() >= self.settings.step_aside_seconds:
             self._able = False
-            self._drop_publisher()
+            self._link.drop()
             self._reader.release(sorted(range(MAX_SHARDS)))
             self._observe("stepped_aside", error=error)
 
     def _probe(self) -> None:
         """Having stepped aside, see whether Kafka answers again."""
-        self._publisher = self._kafka.publisher()
+        self._link.probe()
         self._able = True
-        self._heartbeat_at = 0.0
+        self._lease.hurry()
         self._healthy()
 
     def _healthy(self) -> None:

@@ -288,10 +288,10 @@ def test_shards_are_not_taken_before_it_is_known_what_waits_in_them(monkeypatch:
     monkeypatch.setattr(relay._reader, "holds", holds)
     with pytest.raises(DatabaseUnavailable):
         relay._heartbeat()
-    assert relay._claim.shards == frozenset()
+    assert relay._lease.claim.shards == frozenset()
     relay._heartbeat()
 
-    assert relay._claim.shards == {0}
+    assert relay._lease.claim.shards == {0}
     assert relay._delivery.holds.keys == {("t", b"k")}
 
 
