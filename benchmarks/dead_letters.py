@@ -213,7 +213,7 @@ def _consume(topic: str) -> dict[str, Any]:
 
 
 def _catch_up(topic: str) -> dict[str, Any]:
-    from postroom.cli.serve import calm_garbage_collector  # noqa: PLC0415  as `postroom dlq` does
+    from postroom.cli.serve import calm_garbage_collector
 
     reader = connect(KafkaOptions(os.environ["KAFKA_BOOTSTRAP_SERVERS"])).reader()
     desk = Ledger(os.environ["DATABASE_URL"])
@@ -247,7 +247,7 @@ def _milliseconds(look: Callable[[], object]) -> float:
 
 
 def _replay(topic: str) -> dict[str, Any]:
-    from postroom.cli.serve import calm_garbage_collector  # noqa: PLC0415  as `postroom dlq` does
+    from postroom.cli.serve import calm_garbage_collector
 
     calm_garbage_collector()
     desk = Ledger(os.environ["DATABASE_URL"])

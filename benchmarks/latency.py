@@ -94,7 +94,7 @@ def _writer(ask: Ask, topic: str, count: int, rate: int, name: str) -> _Writer:
     target = ask.work / f"{name}.json"
     arguments = [ask.system, topic, str(count), str(rate), name, str(target)]
     with log.open("wb") as output:
-        process = subprocess.Popen(  # noqa: S603
+        process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.writer", *arguments],
             stdin=subprocess.DEVNULL,
             stdout=output,

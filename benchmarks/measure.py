@@ -19,24 +19,24 @@ from .process import MeasurementError
 def _scenario(name: str, ask: Ask) -> dict[str, Any]:
     # Imported here: what measures ours does not load in the peers' environment.
     if name == "latency":
-        from .latency import latency  # noqa: PLC0415
+        from .latency import latency
 
         return latency(ask)
     if name == "publish":
-        from .publish import publish  # noqa: PLC0415
+        from .publish import publish
 
         return publish(ask)
     if name == "inbox":
-        from .inbox import inbox  # noqa: PLC0415
+        from .inbox import inbox
 
         return inbox(ask)
     if name in ("ledger", "replay"):
-        from . import dead_letters  # noqa: PLC0415
+        from . import dead_letters
 
         return {"ledger": dead_letters.ledger, "replay": dead_letters.replay}[name](ask)
     if name == "drain":
         return drain(ask)
-    from . import resident  # noqa: PLC0415
+    from . import resident
 
     return {"together": resident.together, "beside": resident.beside_idle_transaction, "idle": resident.idle}[name](ask)
 

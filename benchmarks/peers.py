@@ -93,10 +93,10 @@ class Peers:
             "try: import kafka; print('kafka', kafka.__version__)\n"
             "except ImportError: pass"
         )
-        done = subprocess.run(  # noqa: S603
+        done = subprocess.run(
             [self.python, "-c", look], capture_output=True, text=True, timeout=_LOOK_SECONDS, check=False
         )
-        return dict(line.split() for line in done.stdout.splitlines() if len(line.split()) == 2)  # noqa: PLR2004
+        return dict(line.split() for line in done.stdout.splitlines() if len(line.split()) == 2)
 
     def summary(self) -> str:
         """The versions, for the results."""
@@ -134,9 +134,7 @@ class Peers:
 def _run(command: list[str]) -> str | None:
     """Why it failed; None when it did not."""
     try:
-        done = subprocess.run(  # noqa: S603
-            command, capture_output=True, text=True, timeout=_INSTALL_SECONDS, check=False
-        )
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_INSTALL_SECONDS, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
         return str(error)
     return None if done.returncode == 0 else (done.stderr or done.stdout).strip()[-500:]

@@ -29,7 +29,7 @@ class MeasuredProcess:
     def __init__(self, command: Sequence[str], environment: Mapping[str, str], folder: Path, log: Path) -> None:
         self._log = log
         with log.open("ab") as output:
-            self._process = subprocess.Popen(  # noqa: S603  the systems' own commands
+            self._process = subprocess.Popen(
                 command,
                 env={**os.environ, **environment},
                 cwd=folder,

@@ -145,7 +145,7 @@ def _confluent(topic: str, records: list[_Record], *, errors_only: bool) -> Call
             if not number % _SERVE_EVERY:
                 producer.poll(0)
         if producer.flush(_ANSWER_SECONDS) or errors:
-            raise KafkaException(errors[0] if errors else KafkaError(KafkaError._TIMED_OUT))  # noqa: SLF001
+            raise KafkaException(errors[0] if errors else KafkaError(KafkaError._TIMED_OUT))  # noqa: SLF001  no public word for it
         if not errors_only and delivered != len(records):
             raise RuntimeError(f"{delivered} answers to {len(records)} records")
 

@@ -54,7 +54,7 @@ def _goals(figures: Results) -> str:
         [
             goal.text,
             f"{'≥' if goal.at_least else '≤'} {goal.limit:,g}",
-            _spread(goal.values, ".2f" if goal.at_least or goal.limit <= 10 else ",.0f"),  # noqa: PLR2004
+            _spread(goal.values, ".2f" if goal.at_least or goal.limit <= 10 else ",.0f"),
             words[goal.met()],
         ]
         for goal in goals(figures, window())

@@ -98,7 +98,7 @@ def _await_free_slots(url: str) -> None:
 def _outcome(command: list[str], environment: dict[str, str], work: Path, limit: float) -> dict[str, Any]:
     output, log = work / "result.json", work / "measure.log"
     with output.open("wb") as out, log.open("wb") as err:
-        process = subprocess.Popen(  # noqa: S603
+        process = subprocess.Popen(
             command, env=environment, cwd=ROOT, stdin=subprocess.PIPE, stdout=out, stderr=err, start_new_session=True
         )
         try:

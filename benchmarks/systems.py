@@ -76,11 +76,11 @@ def load(name: str, topic: str) -> tuple[System, Path]:
     """The system, and the folder where its relay starts. ``PEERS`` in the environment is where the peers are."""
     variant = name.partition("/")[2]
     if family(name) == "postroom":
-        from .postroom_system import PostroomSystem  # noqa: PLC0415  the peers' environment has no postroom
+        from .postroom_system import PostroomSystem
 
         return PostroomSystem(topic, variant), Path(os.environ["WORK"])
     if family(name) == "raw":
-        from .raw import RawSystem  # noqa: PLC0415  likewise
+        from .raw import RawSystem
 
         return RawSystem(topic, variant), Path(__file__).parents[1]
     peers = Path(os.environ["PEERS"])

@@ -52,7 +52,7 @@ class Contents:
 def steady_rate(times: list[int]) -> int | None:
     """Messages a second between the 5 % and the 95 % message: neither start nor end count."""
     count = len(times)
-    if count < 20:  # noqa: PLR2004  no rate to speak of
+    if count < 20:
         return None
     ordered = sorted(times)
     elapsed = ordered[int(count * 0.95) - 1] - ordered[int(count * 0.05)]

@@ -155,23 +155,28 @@ def test_a_member_seeks_and_pauses(kafka: Kafka, postroom_topic: Callable[[str],
     member.close()
 
 
+def share(first: Member, second: Member) -> None:
+    """Poll until all that the first has is theirs together, and some of it the second's."""
+    everything = set(first.owned)
+    for _ in range(400):
+        first.poll(0.05)
+        second.poll(0.05)
+        if second.owned and set(first.owned) | set(second.owned) == everything:
+            return
+    pytest.fail(f"{first.owned} and {second.owned} are not {everything}")
+
+
 def test_members_share_the_partitions(real: Any, postroom_topic: Callable[[str], str]) -> None:
     kafka = real.kafka()
     topic, group = postroom_topic("shared"), postroom_topic("group")
     send(kafka, topic, 50)
     first = Member(kafka, group, topic)
     first.poll_for(50)
-    everything = set(first.owned)
     second = Member(kafka, group, topic)
-    for _ in range(200):
-        first.poll(0.05)
-        second.poll(0.05)
-        if second.owned and set(first.owned) | set(second.owned) == everything:
-            break
+    share(first, second)
 
     assert first.owned
     assert set(first.owned).isdisjoint(second.owned)
-    assert set(first.owned) | set(second.owned) == everything
     first.close()
     second.close()
 
@@ -188,12 +193,7 @@ def test_what_was_paused_when_it_went_is_read_when_it_comes_back(
     everything = set(first.owned)
     first.consumer.pause_only(sorted(everything))
     second = Member(kafka, group, topic, cooperative)
-    for _ in range(400):
-        first.poll(0.05)
-        second.poll(0.05)
-        if second.owned and set(first.owned) | set(second.owned) == everything:
-            break
-    assert second.owned
+    share(first, second)
     second.close()
     for _ in range(400):
         first.poll(0.05)
