@@ -304,7 +304,8 @@ class InboxRunner(Service):
         """How many records may come at once; and let the lanes know how many may be in hand."""
         settings = self.settings
         in_hand, at_once = settings.max_in_hand, settings.max_poll_records
-        if self._intake.few_at_a_time:
+        # With the first partitions records come, before the table was asked what a crash left of these.
+        if not self._lanes.partitions or self._intake.few_at_a_time:
             in_hand, at_once = min(in_hand, FEW // 2), min(at_once, FEW // 2)
         self._lanes.most = in_hand
         return at_once

@@ -941,6 +941,15 @@ def test_a_partition_of_which_nothing_comes_bounds_the_others_for_a_moment_only(
     assert engine.runner._bound() == 2, "it was not"
 
 
+def test_few_come_with_the_first_partitions(make: Callable[..., Engine], few_are: Callable[[int], None]) -> None:
+    few_are(4)
+    engine = make(batch_size=10)
+    engine.lanes.revoke(PLACES)
+    assert engine.runner._bound() == 2
+    engine.assign()
+    assert engine.runner._bound() > 2
+
+
 def test_an_orderly_end_among_many_that_a_crash_left_is_no_death(
     make: Callable[..., Engine], few_are: Callable[[int], None]
 ) -> None:
