@@ -74,7 +74,7 @@ class PostroomSystem:
             environment["POSTROOM_RELAY__LEASE_SECONDS"] = self._options["lease"]
         return [sys.executable, "-m", "postroom.cli.main", "relay", "run"], environment
 
-    def teardown(self, connection: psycopg.Connection[Any]) -> None:  # noqa: ARG002
+    def teardown(self, connection: psycopg.Connection[Any]) -> None:  # noqa: ARG002  likewise
         self._store.close()
 
     def _entry(self, key: str, body: str) -> Entry:

@@ -49,10 +49,10 @@ class RawSystem:
     def insert_args(self, key: str, body: str) -> Sequence[Any]:
         raise NotImplementedError
 
-    def pending(self, connection: psycopg.Connection[Any]) -> int:  # noqa: ARG002
+    def pending(self, connection: psycopg.Connection[Any]) -> int:  # noqa: ARG002  likewise
         return 0  # what Kafka has is all there is to it
 
-    def relay(self, instance: int) -> Command:  # noqa: ARG002
+    def relay(self, instance: int) -> Command:  # noqa: ARG002  all are alike
         return [sys.executable, "-m", "benchmarks.raw", *self._arguments, str(self._count)], {}
 
     def teardown(self, connection: psycopg.Connection[Any]) -> None:

@@ -31,7 +31,7 @@ def export(app: App, out: str, documents: Iterable[Mapping[str, Any]], noun: str
         return
     count = 0
     try:
-        with open(os.open(out, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:  # noqa: PTH123
+        with open(os.open(out, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:  # noqa: PTH123  of a descriptor
             try:
                 for count, document in enumerate(documents, 1):  # noqa: B007  it is told below
                     file.write(json.dumps(document, ensure_ascii=True, default=output.plain) + "\n")

@@ -104,7 +104,7 @@ def purge(
         observer("purged", count=len(found))
 
 
-def _change(  # noqa: PLR0917
+def _change(
     ledger: Ledger,
     verb: str,
     letters: Sequence[int],
@@ -134,7 +134,7 @@ def replaced(ledger: Ledger) -> sa.Select[int]:
     return sa.select(letter.follows).where(edited, letter.state.in_(sorted(OPEN)))
 
 
-def _note_purge(  # noqa: PLR0917
+def _note_purge(
     work: Work, note: int | None, deleted: Counter[str], before: datetime, actor: str, reason: str | None
 ) -> int:
     """One record for all parts, brought up to date with each."""

@@ -130,7 +130,7 @@ def _tell(connection: sa.Connection, ledger: Ledger, groups: list[Group], latest
         group.error, group.message, group.handler, group.topic, group.consumer_group = facts
 
 
-def _draw(  # noqa: PLR0917
+def _draw(
     connection: sa.Connection,
     ledger: Ledger,
     column: sa.ColumnElement[Any],
@@ -167,9 +167,7 @@ def _width(since: datetime, until: datetime) -> float:
     return (until - since).total_seconds() / BUCKETS
 
 
-def _by_hand(  # noqa: PLR0917
-    ledger: Ledger, wanted: Filter, by: By, limit: int, since: datetime, until: datetime
-) -> Statistics:
+def _by_hand(ledger: Ledger, wanted: Filter, by: By, limit: int, since: datetime, until: datetime) -> Statistics:
     """Where each record has to be looked at."""
     found: dict[Any, Group] = {}
     width = _width(since, until)

@@ -131,7 +131,7 @@ def _note_gone(ledger: Ledger, topic: str) -> None:
 class _Topic:
     """One topic's turn."""
 
-    def __init__(  # noqa: PLR0917
+    def __init__(
         self, reader: TopicReader, ledger: Ledger, topic: str, max_replays: int, observer: Observer, caught: Caught
     ) -> None:
         self._reader = reader

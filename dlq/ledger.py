@@ -172,7 +172,7 @@ class Work:
         """Put messages into the outbox, in this order."""
         write_sqlalchemy(self.connection, entries, self.ledger.names)
 
-    def note_each(  # noqa: PLR0917
+    def note_each(
         self,
         verb: str,
         chosen: sa.ColumnElement[bool],

@@ -81,7 +81,7 @@ def _value(field: Field, value: Any) -> Any:
 def _arrow() -> tuple[Any, Any]:
     try:
         import pyarrow as arrow  # noqa: ICN001, PLC0415  optional, and slow to import
-        from pyarrow import parquet  # noqa: PLC0415
+        from pyarrow import parquet  # noqa: PLC0415  not everybody has it
     except ImportError:
         raise ConfigurationError(
             "Parquet needs pyarrow, which is not installed; pip install 'postroom[parquet]', or take JSON Lines."

@@ -358,7 +358,7 @@ def _no_way_back(letter: DeadLetter | _Candidate, existing: frozenset[str]) -> s
     return None
 
 
-def _freeze(  # noqa: PLR0917
+def _freeze(
     work: Work, plan: int, letters: Sequence[int], actor: str, reason: str | None, aim: Aim, *, again: bool
 ) -> None:
     """Take the letters into the plan."""

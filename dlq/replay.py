@@ -97,7 +97,7 @@ def await_settled(
 
 
 class _Run:
-    def __init__(  # noqa: PLR0917
+    def __init__(
         self,
         ledger: Ledger,
         plan: int,

@@ -165,7 +165,7 @@ def _replay(console: Console) -> None:
     console.print(Text(told.getvalue().rstrip()))
 
 
-def _letter(  # noqa: PLR0917
+def _letter(  # noqa: PLR0917  rows of a table
     id_: int,
     partition: int,
     key: str,

@@ -56,7 +56,7 @@ class Processor:
 
     def _batch(self, job: Job) -> None:
         handler = job.handler
-        assert handler is not None  # noqa: S101
+        assert handler is not None  # noqa: S101  for the type checker
         policy = self._fates.policy(handler)
         pending: list[tuple[Lane, Item, Try]] = []
         self._again([(lane, item) for lane, item in job.items if lane.dropped])

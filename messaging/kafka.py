@@ -32,12 +32,12 @@ def connect(options: KafkaOptions) -> Kafka:
     given = options.bootstrap_servers, options.options, options.compression
     match options.client:  # only the chosen client is imported
         case "kafka-python":
-            from .kafkapython.client import KafkaPython  # noqa: PLC0415
+            from .kafkapython.client import KafkaPython
 
             return KafkaPython(*given)
         case "confluent-kafka" | "confluent":
             try:
-                from .confluent.client import ConfluentKafka  # noqa: PLC0415
+                from .confluent.client import ConfluentKafka
             except ModuleNotFoundError as error:
                 if error.name != "confluent_kafka":
                     raise

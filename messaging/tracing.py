@@ -50,8 +50,8 @@ def created(topic: str, message_id: str, payload: bytes | None, inherited: Mappi
     tracer = _active()
     if tracer is None:
         return {}
-    from opentelemetry import trace  # noqa: PLC0415
-    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator  # noqa: PLC0415
+    from opentelemetry import trace
+    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
     propagator = TraceContextTextMapPropagator()
     parent: Context | None = None
@@ -85,7 +85,7 @@ def sending(records: Sequence[OutgoingRecord]) -> Ended:
     tracer = _active()
     if tracer is None or not records:
         return _untraced
-    from opentelemetry import trace  # noqa: PLC0415
+    from opentelemetry import trace
 
     topics = {record.topic for record in records}
     links = [link for record in records[:MAX_LINKS] if (link := _link(record.headers)) is not None]
@@ -118,8 +118,8 @@ def processing(group: str, handler: str, messages: Sequence[Consumed]) -> Iterat
 
 @contextmanager
 def _processing(tracer: "Tracer", group: str, handler: str, messages: Sequence[Consumed]) -> Iterator[None]:
-    from opentelemetry import trace  # noqa: PLC0415
-    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator  # noqa: PLC0415
+    from opentelemetry import trace
+    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
     partition = messages[0].record.partition
     attributes: dict[str, Any] = {
@@ -183,8 +183,8 @@ def _carrier(headers: HeaderPairs) -> dict[str, str]:
 
 
 def _link(headers: HeaderPairs) -> "Link | None":
-    from opentelemetry import trace  # noqa: PLC0415
-    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator  # noqa: PLC0415
+    from opentelemetry import trace
+    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
     carrier = _carrier(headers)
     if not carrier:
@@ -196,7 +196,7 @@ def _link(headers: HeaderPairs) -> "Link | None":
 def _fail(span: "Span", error: BaseException | None) -> None:
     if error is None:
         return
-    from opentelemetry.trace import Status, StatusCode  # noqa: PLC0415
+    from opentelemetry.trace import Status, StatusCode
 
     kind = type(error)
     span.set_attribute("error.type", f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins."))

@@ -52,7 +52,7 @@ def open_store(url: str, names: Names | None = None) -> LogStore:
         from .sqlite import SqliteLog  # noqa: PLC0415  stores import each other's ports
 
         return SqliteLog(parsed.database or "", names)
-    from .postgres import PostgresLog  # noqa: PLC0415
+    from .postgres import PostgresLog  # noqa: PLC0415  likewise
 
     return PostgresLog(conninfo(parsed), names)
 

@@ -15,6 +15,7 @@ from .entry import Entry, LogRow
 from .log import BATCH_BYTES, Backlog, Control, Forgotten, LogReader, OpenTransaction, ParkedRow, Part, Waker
 from .names import Names, queries
 from .postgres_reader import PostgresReader
+from .write import write_psycopg
 
 PARTITION_SIZE = 1_000_000
 PARTITIONS_AHEAD = 4
@@ -45,8 +46,6 @@ class PostgresLog:
         return PostgresWaker(self._conninfo, f"{self._names.schema}_{self._names.tables.get('outbox', 'outbox')}")
 
     def append(self, entries: Sequence[Entry], action: Action | None = None) -> int:
-        from .write import write_psycopg  # noqa: PLC0415
-
         with self._database.transaction() as connection:
             write_psycopg(connection, entries, self._names)
             return self._note(connection, action) if action is not None else 0

@@ -70,7 +70,7 @@ class Question:
     def rows(self, make: Callable[[Sequence[Any]], Row]) -> list[Row]:
         """The answer, each row by ``make``. Raises as ``collect`` does."""
         self.collect()
-        assert self._results is not None  # noqa: S101
+        assert self._results is not None  # noqa: S101  for the type checker
         result = self._results[-2]
         transformer = Transformer(self._connection)
         transformer.set_pgresult(result)

@@ -105,7 +105,7 @@ class Upcasters:
 def _check_function(told: str, function: object) -> None:
     if inspect.isclass(function) or not callable(function):
         raise InvalidUpcaster(f"{told} is no function; register one that takes the payload and returns it.")
-    call = function if inspect.isroutine(function) else getattr(function, "__call__", function)  # noqa: B004
+    call = function if inspect.isroutine(function) else getattr(function, "__call__", function)  # noqa: B004  to look at it
     if any(inspect.iscoroutinefunction(each) or inspect.isasyncgenfunction(each) for each in (function, call)):
         raise InvalidUpcaster(f"{told} must not be async; it gets all that it needs.")
     if inspect.isgeneratorfunction(call):

@@ -79,7 +79,7 @@ def _checked(folder: Path, user: tuple[int, int] | None) -> Binaries:
     user_id, group_id = user or (None, None)
     for program in (found.initdb, found.postgres):
         try:
-            answer = subprocess.run(  # noqa: S603
+            answer = subprocess.run(  # noqa: S603  it asks what it may run
                 [program, "--version"],
                 capture_output=True,
                 text=True,

@@ -28,7 +28,7 @@ class Supervisor:
     def __init__(self) -> None:
         script = Path(supervision.__file__)
         self._lock = Lock()
-        self._process = subprocess.Popen(  # noqa: S603
+        self._process = subprocess.Popen(  # noqa: S603  a script of ours
             [sys.executable, "-I", "-S", str(script), str(os.getpid()), _temporary_root()],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -245,4 +245,4 @@ def reachable_by_others(path: Path) -> bool:
 def _temporary_root() -> str:
     chosen = tempfile.gettempdir()
     # Root's own TMPDIR may be closed to the user that PostgreSQL runs as.
-    return "/tmp" if os.geteuid() == 0 and not reachable_by_others(Path(chosen)) else chosen  # noqa: S108
+    return "/tmp" if os.geteuid() == 0 and not reachable_by_others(Path(chosen)) else chosen  # noqa: S108  files there get random names

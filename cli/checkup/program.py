@@ -64,7 +64,7 @@ def _of_option(name: str, value: Any) -> Iterator[Finding]:
         case "delivery_timeout_ms":
             told = f"{name} is {text}: after that the relay begins anew, and may publish twice what has no answer"
             yield Finding("options", name, "warning", told, "Remove it; by default a record never expires.")
-        case "max_in_flight_requests_per_connection" | "max_in_flight" if text.isdecimal() and int(text) > 5:  # noqa: PLR2004
+        case "max_in_flight_requests_per_connection" | "max_in_flight" if text.isdecimal() and int(text) > 5:  # noqa: PLR2004  Kafka's own bound
             told = (
                 f"{name} is {text}: an idempotent producer keeps the order of 5 requests at the most, and refuses more"
             )

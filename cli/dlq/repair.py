@@ -165,7 +165,7 @@ def reopen(app: App, /, *, reason: str | None, **options: Any) -> None:
     _run(app, "reopen", "reopened", change, reason=reason, **options)
 
 
-def _repair(  # noqa: PLR0917
+def _repair(
     app: App,
     letter: "DeadLetter",
     patch: str | None,

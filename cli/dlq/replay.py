@@ -279,7 +279,7 @@ def _check_known(ledger: "Ledger", targets: "Iterable[Target]", *, waited: bool,
     )
 
 
-def _run(  # noqa: PLR0917
+def _run(
     app: App,
     ledger: "Ledger",
     plan: int,

@@ -60,7 +60,7 @@ class GroupConsumer:
         records = []
         for message in messages:
             if error := message.error():
-                if error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001  it has no public name
+                if error.code() == KafkaError._PARTITION_EOF:
                     self._ends[Partition(message.topic(), message.partition())] = message.offset()
                 else:
                     _check(error)

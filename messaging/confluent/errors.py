@@ -27,7 +27,7 @@ _TABLE: tuple[tuple[tuple[int, ...], type[PostroomError], str], ...] = (
         (
             KafkaError.UNKNOWN_TOPIC_OR_PART,
             KafkaError.TOPIC_EXCEPTION,
-            KafkaError._UNKNOWN_TOPIC,  # noqa: SLF001  librdkafka's local errors begin with an underscore
+            KafkaError._UNKNOWN_TOPIC,
         ),
         UnknownTopic,
         "Kafka knows no such topic; create it",
@@ -63,7 +63,7 @@ _TABLE: tuple[tuple[tuple[int, ...], type[PostroomError], str], ...] = (
         "Kafka refuses these settings of a topic",
     ),
     (
-        (KafkaError.UNSUPPORTED_VERSION, KafkaError._UNSUPPORTED_FEATURE),  # noqa: SLF001
+        (KafkaError.UNSUPPORTED_VERSION, KafkaError._UNSUPPORTED_FEATURE),
         ConfigurationError,
         "The broker does not know this request; it is too old",
     ),
@@ -73,8 +73,8 @@ _TABLE: tuple[tuple[tuple[int, ...], type[PostroomError], str], ...] = (
             KafkaError.UNKNOWN_MEMBER_ID,
             KafkaError.REBALANCE_IN_PROGRESS,
             KafkaError.FENCED_INSTANCE_ID,
-            KafkaError._ASSIGNMENT_LOST,  # noqa: SLF001
-            KafkaError._FENCED,  # noqa: SLF001
+            KafkaError._ASSIGNMENT_LOST,
+            KafkaError._FENCED,
         ),
         Fenced,
         "The group gave the partition to another member",
@@ -84,21 +84,21 @@ _TABLE: tuple[tuple[tuple[int, ...], type[PostroomError], str], ...] = (
             KafkaError.SASL_AUTHENTICATION_FAILED,
             KafkaError.UNSUPPORTED_SASL_MECHANISM,
             KafkaError.ILLEGAL_SASL_STATE,
-            KafkaError._AUTHENTICATION,  # noqa: SLF001
-            KafkaError._SSL,  # noqa: SLF001
-            KafkaError._INVALID_ARG,  # noqa: SLF001
-            KafkaError._NOT_CONFIGURED,  # noqa: SLF001
+            KafkaError._AUTHENTICATION,
+            KafkaError._SSL,
+            KafkaError._INVALID_ARG,
+            KafkaError._NOT_CONFIGURED,
         ),
         ConfigurationError,
         "Kafka does not accept the client's settings; check the security options",
     ),
     (
         (
-            KafkaError._TRANSPORT,  # noqa: SLF001
-            KafkaError._TIMED_OUT,  # noqa: SLF001
-            KafkaError._ALL_BROKERS_DOWN,  # noqa: SLF001
-            KafkaError._RESOLVE,  # noqa: SLF001
-            KafkaError._WAIT_COORD,  # noqa: SLF001
+            KafkaError._TRANSPORT,
+            KafkaError._TIMED_OUT,
+            KafkaError._ALL_BROKERS_DOWN,
+            KafkaError._RESOLVE,
+            KafkaError._WAIT_COORD,
             KafkaError.LEADER_NOT_AVAILABLE,
             KafkaError.BROKER_NOT_AVAILABLE,
             KafkaError.COORDINATOR_NOT_AVAILABLE,

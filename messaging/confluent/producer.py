@@ -34,7 +34,7 @@ from .opening import Openings
 #: For how long ``produce`` waits for room in a queue that is full, in seconds.
 _ROOM_WITHIN = 5.0
 #: The next producer can go on: this one has failed, or the topic was made anew and has fewer partitions.
-_HALTS = KafkaError._FATAL, KafkaError._UNKNOWN_PARTITION  # noqa: SLF001
+_HALTS = KafkaError._FATAL, KafkaError._UNKNOWN_PARTITION
 #: So many records may wait for the first ones of their partitions.
 _MOST_WAITING = 100_000
 #: librdkafka counts in whole milliseconds; less would not wait at all, over and over.

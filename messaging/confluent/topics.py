@@ -97,7 +97,7 @@ def _take(message: Any, ends: dict[int, int]) -> ReceivedRecord | None:
         if message.offset() >= end - 1:
             ends.pop(number, None)
         return received(message) if message.offset() < end else None
-    if error.code() != KafkaError._PARTITION_EOF:  # noqa: SLF001
+    if error.code() != KafkaError._PARTITION_EOF:
         raise translate(error)
     ends.pop(number, None)  # the last offsets may be compacted away or be transaction markers
     return None

@@ -23,7 +23,7 @@ def build(part: type[T], options: dict[str, Any]) -> T:
         client = KafkaNetClient(**config)
         # kafka-python 3.0 takes this option and does not hand it on to where it is read.
         client.cluster.config["allow_auto_create_topics"] = options.get("allow_auto_create_topics", True)
-        _listen(client._manager, attempts)  # noqa: SLF001  it tells nobody else why it could not connect
+        _listen(client._manager, attempts)
         made.append(client)
         return client
 
@@ -41,7 +41,7 @@ def build(part: type[T], options: dict[str, Any]) -> T:
 
 def _listen(manager: Any, attempts: list[Attempt]) -> None:
     """Have ``attempts`` hold how each try to connect failed."""
-    connect = manager._connect  # noqa: SLF001
+    connect = manager._connect
 
     async def listening(node: Any, connection: Any, *args: Any, **options: Any) -> None:
         await connect(node, connection, *args, **options)
@@ -49,4 +49,4 @@ def _listen(manager: Any, attempts: list[Attempt]) -> None:
         if error is not None:
             attempts.append(Attempt(error, connection.broker_version is not None))
 
-    manager._connect = listening  # noqa: SLF001
+    manager._connect = listening

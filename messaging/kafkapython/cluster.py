@@ -21,7 +21,7 @@ class AdminCluster:
         self._admin = build(KafkaAdminClient, options)
 
     def brokers(self) -> Brokers:
-        version = self._admin._manager.broker_version  # noqa: SLF001  no public word for it
+        version = self._admin._manager.broker_version
         return Brokers(len(self._numbers()), ".".join(map(str, version)) if version else None)
 
     def defaults(self) -> Mapping[str, str]:

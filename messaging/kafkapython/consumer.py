@@ -66,7 +66,7 @@ class GroupConsumer:
             self._consumer.pause(*pause)
 
     def lag(self, partitions: Sequence[Partition], timeout: float) -> Mapping[Partition, int]:
-        assigned = self._consumer._subscription.assignment  # noqa: SLF001  position() may wait for the coordinator
+        assigned = self._consumer._subscription.assignment
         places = {partition: assigned.get(TopicPartition(*partition)) for partition in partitions}
         wanted = [TopicPartition(*partition) for partition, state in places.items() if state is not None]
         if not wanted:
@@ -88,9 +88,9 @@ class GroupConsumer:
         kafka-python 3.0.12 keeps them as the next to be read, drops them while the partition is paused, and waits
         for ever for more of them.
         """
-        fetcher = self._consumer._fetcher  # noqa: SLF001  no public word for it
-        if fetcher._next_partition_records is not None and not fetcher._next_partition_records:  # noqa: SLF001
-            fetcher._next_partition_records = None  # noqa: SLF001
+        fetcher = self._consumer._fetcher
+        if fetcher._next_partition_records is not None and not fetcher._next_partition_records:
+            fetcher._next_partition_records = None
 
     def _read_anew(self, partitions: Sequence[TopicPartition]) -> None:
         """Have partitions that came be read from what the group committed.
@@ -98,7 +98,7 @@ class GroupConsumer:
         kafka-python 3.0.12 keeps the position of one that was revoked and comes back to the same member, and so would
         pass over what was polled and not finished.
         """
-        assignment = self._consumer._subscription.assignment  # noqa: SLF001  no public word for it
+        assignment = self._consumer._subscription.assignment
         for partition in partitions:
             assignment[partition] = TopicPartitionState()
 
@@ -108,7 +108,7 @@ class GroupConsumer:
         kafka-python 3.0.12 begins a new join when the metadata changed, and forgets it when that poll ends before
         the broker answers: from then on the member holds no partition and sends no heartbeat, for good.
         """
-        coordinator = self._consumer._coordinator  # noqa: SLF001  no public word for it
+        coordinator = self._consumer._coordinator
         if coordinator.rejoining and not coordinator.need_rejoin():
             coordinator.request_rejoin()
 

@@ -23,7 +23,7 @@ def ask_coordinator(admin: KafkaAdminClient, ask: Callable[[], T]) -> T:
     kafka-python's administrator never forgets who coordinates a group, though that changes with every broker
     that is restarted; so each question looks for it first.
     """
-    known: dict[Any, Any] = admin._manager.cluster._coordinators  # noqa: SLF001  no public word for it
+    known: dict[Any, Any] = admin._manager.cluster._coordinators
     until = time.monotonic() + _SECONDS
     while True:
         known.clear()

@@ -14,7 +14,7 @@ _BEYOND_ASCII = 0x80
 
 def tolerate_any_name() -> None:
     """From now on such bytes of a name are read as ``?``; all else of the record stays as it is."""
-    read = DefaultRecordBatch._read_msg  # noqa: SLF001  no public word for it
+    read = DefaultRecordBatch._read_msg
     if read.__module__ == __name__:
         return
 
@@ -22,10 +22,10 @@ def tolerate_any_name() -> None:
         try:
             return read(batch)
         except UnicodeDecodeError:
-            _make_readable(batch._buffer, batch._pos)  # noqa: SLF001
+            _make_readable(batch._buffer, batch._pos)
             return read(batch)
 
-    DefaultRecordBatch._read_msg = read_any  # noqa: SLF001
+    DefaultRecordBatch._read_msg = read_any
 
 
 def _make_readable(buffer: bytearray, pos: int) -> None:

@@ -46,26 +46,26 @@ class HaltingProducer:
 
     def __init__(self, options: dict[str, Any]) -> None:
         self._producer = build(KafkaProducer, options)
-        self._sender = self._producer._sender  # noqa: SLF001
-        self._accumulator = self._producer._accumulator  # noqa: SLF001
-        self._cluster = self._producer._metadata  # noqa: SLF001
+        self._sender = self._producer._sender
+        self._accumulator = self._producer._accumulator
+        self._cluster = self._producer._metadata
         self._max_request_size: int = self._producer.config["max_request_size"]
         #: The topics that turned out to take no records, and why.
         self.unwritable: dict[str, PostroomError] = {}
         self._split = self._accumulator.split_and_reenqueue
         self._accumulator.split_and_reenqueue = self._split_and_watch
         # Else kafka-python gives the failed batch's error to every other that is on its way, and hears no answers.
-        self._producer._transaction_manager.classify_batch_error = _fails_alone  # noqa: SLF001
+        self._producer._transaction_manager.classify_batch_error = _fails_alone
 
     @property
     def halted(self) -> bool:
         """Whether a record failed, so that this one sends nothing any more."""
-        return not self._sender._running  # noqa: SLF001
+        return not self._sender._running
 
     def route(self, topic: str, timeout: float) -> Route:
         """Blocks while the topic's partitions are not known. Raises kafka-python's errors."""
         try:
-            numbers = self._producer._wait_on_metadata(topic, timeout * 1000)  # noqa: SLF001
+            numbers = self._producer._wait_on_metadata(topic, timeout * 1000)
         except ValueError as error:
             raise kafka.InvalidTopicError(str(error)) from error
         led = self._cluster.available_partitions_for_topic(topic) or numbers
@@ -74,7 +74,7 @@ class HaltingProducer:
     def forget(self, topic: str) -> None:
         """Ask no more for it, which would be done ten times a second."""
         # Another set, since the sender's thread may walk this one.
-        self._cluster._topics = self._cluster._topics - {topic}  # noqa: SLF001
+        self._cluster._topics = self._cluster._topics - {topic}
 
     def append(
         self, records: Sequence[OutgoingRecord], routes: Mapping[str, Route | PostroomError]
@@ -101,7 +101,7 @@ class HaltingProducer:
             futures.append(future)
             if is_new:
                 # Before anything else of this partition is appended, so that nothing can go behind its failure.
-                self._watch(future._produce_future)  # noqa: SLF001
+                self._watch(future._produce_future)
                 wakeup()
         return futures, None
 
@@ -139,7 +139,7 @@ class HaltingProducer:
     def _split_and_watch(self, batch: Any, now: float | None = None) -> int:
         """A batch that the broker found too large goes again in two halves, and either may fail."""
         count: int = self._split(batch, now)
-        for answer in {future._produce_future for future in batch._record_futures}:  # noqa: SLF001
+        for answer in {future._produce_future for future in batch._record_futures}:
             self._watch(answer)
         return count
 
@@ -154,7 +154,7 @@ class HaltingProducer:
             return
         sender.initiate_close()
         halted = kafka.IllegalStateError("halted by an earlier record's failure")
-        while accumulator._appends_in_progress.get():  # noqa: SLF001
+        while accumulator._appends_in_progress.get():
             accumulator.abort_undrained_batches(halted)
         accumulator.abort_undrained_batches(halted)
 

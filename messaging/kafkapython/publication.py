@@ -51,4 +51,4 @@ class SentRecords:
 
 
 def _answers_to(futures: Sequence[Future]) -> list[Future]:
-    return list({future._produce_future for future in futures})  # noqa: SLF001  no public word for it
+    return list({future._produce_future for future in futures})

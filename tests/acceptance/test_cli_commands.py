@@ -3,6 +3,7 @@
 import json
 import signal
 import socket
+import sqlite3
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -183,8 +184,6 @@ def test_the_sql_that_is_printed_makes_the_tables(database_shell: Shell, tmp_pat
     with psycopg.connect(database_shell.environment["POSTROOM_DATABASE_URL"], autocommit=True) as connection:
         connection.execute(script.encode())
     assert database_shell.run("db", "check").returncode == 0
-    import sqlite3  # noqa: PLC0415
-
     lite = sqlite3.connect(tmp_path / "shop.db")
     lite.executescript(database_shell.json("db", "sql", "--dialect", "sqlite")["sql"])
     lite.close()

@@ -5,6 +5,7 @@ import signal
 import sqlite3
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg
@@ -296,8 +297,6 @@ def test_a_message_is_shown_whole_by_position_and_by_id(either: Shell) -> None:
 
 
 def test_a_delayed_message_is_shown_by_its_id(either: Shell) -> None:
-    from datetime import UTC, datetime, timedelta  # noqa: PLC0415
-
     entry = OUTBOX.entry(
         Message(topic="orders", key=b"k", payload=b"{}", type="t"), deliver_at=datetime.now(UTC) + timedelta(hours=2)
     )

@@ -190,7 +190,7 @@ def proxy(shop: Shop) -> Iterator[TcpProxy]:
 
 
 @pytest.mark.parametrize("moment", ["attempt", "handler", "applied", "condemned", "handled"])
-def test_a_database_that_goes_away_burns_nothing(  # noqa: PLR0917  fixtures
+def test_a_database_that_goes_away_burns_nothing(
     shop: Shop, steps: Any, proxy: TcpProxy, runners: Callable[..., InboxRunner], eventually: Any, moment: str
 ) -> None:
     inbox = Inbox(shop.group)

@@ -30,7 +30,7 @@ FAILS, DIES = "key-1/3", "key-2/4"
         pytest.param("dead_lettered", DIES, 1, marks=pytest.mark.slow),
     ],
 )
-def test_a_kill_at_any_step_loses_nothing_repeats_nothing_and_keeps_the_order(  # noqa: PLR0917  fixtures
+def test_a_kill_at_any_step_loses_nothing_repeats_nothing_and_keeps_the_order(
     ledger: Any, consumers: Any, eventually: Any, step: str, of: str | None, after: int
 ) -> None:
     told = {
@@ -110,7 +110,7 @@ def restarted(
     ("attempts", "batch_size", "crashes"),
     [pytest.param(3, 1, 3, marks=pytest.mark.slow), (3, 20, 3), pytest.param(1, 20, 2, marks=pytest.mark.slow)],
 )
-def test_a_message_that_ends_its_process_each_time_is_a_dead_letter_and_costs_no_other(  # noqa: PLR0917  fixtures
+def test_a_message_that_ends_its_process_each_time_is_a_dead_letter_and_costs_no_other(
     ledger: Any, consumers: Any, eventually: Any, attempts: int, batch_size: int, crashes: int
 ) -> None:
     told = {

@@ -62,7 +62,7 @@ def test_the_database_killed_in_mid_flow_loses_nothing(
 
 
 @pytest.mark.parametrize(("part", "call"), [(PostgresReader, "settle"), (PostgresLog, "move_due")])
-def test_a_relay_at_a_frozen_database_is_not_ready_and_stops_in_time(  # noqa: PLR0917  fixtures, by name
+def test_a_relay_at_a_frozen_database_is_not_ready_and_stops_in_time(
     breakable: Any,
     own_server: Any,
     steps: Any,

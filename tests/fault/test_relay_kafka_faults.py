@@ -26,7 +26,7 @@ def shards(steps: Any) -> int:
 
 @pytest.mark.parametrize("client", ["kafka-python", "confluent-kafka"])
 @pytest.mark.parametrize("fault", ["kill", "pause"])
-def test_a_broker_that_goes_in_mid_flow_costs_nothing_and_doubles_nothing(  # noqa: PLR0917  fixtures, by name
+def test_a_broker_that_goes_in_mid_flow_costs_nothing_and_doubles_nothing(
     breakable: Any, steps: Any, relays: Any, eventually: Any, fault: str, client: str
 ) -> None:
     broker = breakable.broker
@@ -68,7 +68,7 @@ def test_a_relay_started_while_kafka_is_away_begins_when_it_comes_and_alone_does
 @pytest.mark.parametrize(
     ("fault", "client"), [("freeze", "kafka-python"), ("cut", "kafka-python"), ("freeze", "confluent-kafka")]
 )
-def test_a_relay_that_alone_loses_kafka_steps_aside_and_joins_again(  # noqa: PLR0917  fixtures, by name
+def test_a_relay_that_alone_loses_kafka_steps_aside_and_joins_again(
     breakable: Any, steps: Any, relays: Any, writing: Any, eventually: Any, fault: str, client: str
 ) -> None:
     broker, other = breakable.broker, type(steps)()

@@ -215,7 +215,7 @@ def test_existing_topics(page: Callable[[str], list[Any]], ledger: Any, eventual
     assert sorted(ledger.outcomes().values()) == [1, 3], "one is a dead letter, three are handled"
 
 
-def test_sagas(  # noqa: PLR0917  fixtures
+def test_sagas(
     page: Callable[[str], list[Any]],
     ledger: Any,
     workload: Any,

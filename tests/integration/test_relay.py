@@ -6,6 +6,8 @@ from typing import Any
 
 import psycopg
 import pytest
+from kafka import KafkaAdminClient
+from kafka.admin import ConfigResource, ConfigResourceType
 
 from postroom.messaging.errors import ConfigurationError, DatabaseUnavailable, SchemaMissing
 from postroom.messaging.kafka import KafkaOptions, connect
@@ -132,9 +134,6 @@ def test_a_refused_message_is_parked_and_stops_only_its_key_until_it_is_retried(
 
 
 def alter_max_message_bytes(broker: Broker, topic: str, size: int) -> None:
-    from kafka import KafkaAdminClient  # noqa: PLC0415
-    from kafka.admin import ConfigResource, ConfigResourceType  # noqa: PLC0415
-
     admin = KafkaAdminClient(bootstrap_servers=broker.bootstrap_servers)
     admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, {"max.message.bytes": str(size)})])
     admin.close()

@@ -7,6 +7,8 @@ from typing import Any
 
 import psycopg
 import pytest
+from kafka import KafkaAdminClient
+from kafka.admin import ConfigResource, ConfigResourceType
 
 from postroom.messaging.kafka import connect
 from postroom.outbox import Message
@@ -31,9 +33,6 @@ def create(workload: Any) -> None:
 
 
 def let_large_ones_in(workload: Any) -> None:
-    from kafka import KafkaAdminClient  # noqa: PLC0415
-    from kafka.admin import ConfigResource, ConfigResourceType  # noqa: PLC0415
-
     admin = KafkaAdminClient(bootstrap_servers=workload.broker.bootstrap_servers)
     larger = {"max.message.bytes": "4000000"}
     admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, workload.topic, larger)])

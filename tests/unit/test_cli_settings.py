@@ -1,5 +1,6 @@
 """Settings: flag over environment over file over default; what is wrong is named; secrets stay secret."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from postroom.cli.app import App
-from postroom.cli.root import postroom
+from postroom.cli.root import postroom, run
 from postroom.cli.settings import Settings, load
 from postroom.messaging.errors import ConfigurationError
 
@@ -16,8 +17,6 @@ SECRET = "hunter2-s3cret"
 
 @pytest.fixture(autouse=True)
 def nothing_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    import os  # noqa: PLC0415
-
     for name in list(os.environ):
         if name.startswith("POSTROOM_"):
             monkeypatch.delenv(name)
@@ -154,8 +153,6 @@ def test_others_may_use_the_prefix(monkeypatch: pytest.MonkeyPatch, variable: st
 def test_secrets_are_never_printed(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], environment: dict[str, str], command: list[str]
 ) -> None:
-    from postroom.cli.root import run  # noqa: PLC0415
-
     monkeypatch.setenv("POSTROOM_KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:1")
     monkeypatch.setenv("COLUMNS", "200")
     for name, value in environment.items():
@@ -184,8 +181,6 @@ def test_secrets_are_never_printed(
 def test_a_password_is_not_taken_from_the_command_line(
     arguments: list[str], capfd: pytest.CaptureFixture[str], *, refused: bool
 ) -> None:
-    from postroom.cli.root import run  # noqa: PLC0415
-
     code = run(["settings", *arguments])
     told = "".join(capfd.readouterr())
     assert (code, "A password on the command line" in told) == ((2, True) if refused else (0, False))

@@ -76,7 +76,7 @@ def address(**more: Any) -> type[BaseModel]:
 
 def tree(**more: Any) -> type[BaseModel]:
     """A model that holds itself."""
-    model = create_model("Tree", children=(list["Tree"], ...), **more)  # type: ignore  # noqa: F821, PGH003
+    model = create_model("Tree", children=(list["Tree"], ...), **more)  # type: ignore  # noqa: F821, PGH003  it refers to itself
     model.model_rebuild(_types_namespace={"Tree": model})
     return model
 

@@ -174,7 +174,9 @@ def test_a_topic_that_takes_nothing_is_not_tried_for_each_message() -> None:
 
 @pytest.mark.parametrize("error", [Interrupted("cut"), KafkaUnavailable("away")])
 def test_a_try_that_brings_nothing_is_left_to_the_caller_to_pace(error: PostroomError) -> None:
-    nothing: Answer = lambda records: dict.fromkeys(range(len(records)), error)  # noqa: E731
+    def nothing(records: Sequence[OutgoingRecord]) -> dict[int, PostroomError]:
+        return dict.fromkeys(range(len(records)), error)
+
     told, one = Told(nothing, nothing), delivery()
 
     with pytest.raises(type(error)):

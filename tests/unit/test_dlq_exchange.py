@@ -18,7 +18,7 @@ from postroom.messaging.errors import ConfigurationError, UsageError
 
 NOW = datetime(2026, 1, 31, 12, 0, 0, 1, tzinfo=UTC)
 TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=50)
-MOMENTS = st.datetimes(datetime(1970, 1, 1), datetime(2200, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001
+MOMENTS = st.datetimes(datetime(1970, 1, 1), datetime(2200, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001  hypothesis adds the zone
 NUMBERS = st.integers(0, 2**31 - 1)
 LONGS = st.integers(0, 2**63 - 1)
 
@@ -174,7 +174,7 @@ def test_another_file_is_no_parquet(content: bytes) -> None:
 
 def test_parquet_of_somebody_else_is_refused() -> None:
     pa = pytest.importorskip("pyarrow")
-    from pyarrow import parquet  # noqa: PLC0415
+    from pyarrow import parquet  # noqa: PLC0415  not everybody has it
 
     out = io.BytesIO()
     parquet.write_table(pa.table({"a": [1]}), out)
@@ -192,7 +192,7 @@ def test_parquet_of_somebody_else_is_refused() -> None:
 
 def test_parquet_is_written_and_read_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("pyarrow")
-    from pyarrow import parquet  # noqa: PLC0415
+    from pyarrow import parquet  # noqa: PLC0415  not everybody has it
 
     monkeypatch.setattr("postroom.dlq.exchange._ROW_GROUP", 2)
     file = written([letter(offset=number) for number in range(5)], "parquet")

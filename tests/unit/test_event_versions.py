@@ -32,6 +32,7 @@ from postroom.messaging.errors import (
 from postroom.messaging.message import MAX_TYPE_LENGTH
 from postroom.messaging.records import Partition, ReceivedRecord
 from postroom.outbox import Event, Message, Outbox
+from postroom.outbox.refusal import _KNOWN, _QUIET
 
 OUTBOX = Outbox(source="/shop")
 NOW = datetime(2026, 11, 21, tzinfo=UTC)
@@ -455,8 +456,6 @@ def test_a_validator_that_raises_what_pydantic_does_not_collect_is_told_without_
 
 def test_every_text_of_pydantic_that_quotes_the_input_is_known() -> None:
     from pydantic_core._pydantic_core import list_all_errors  # noqa: PLC0415  it may go away
-
-    from postroom.outbox.refusal import _KNOWN, _QUIET  # noqa: PLC0415
 
     of_the_schema = {"ge", "gt", "le", "lt", "expected", "pattern", "class", "class_name", "field_type", "multiple_of"}
     of_the_schema |= {"min_length", "max_length", "max_digits", "decimal_places", "whole_digits", "discriminator"}

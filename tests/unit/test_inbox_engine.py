@@ -539,7 +539,7 @@ def few_are(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     few=st.sampled_from([2, 100]),
 )
 @settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
-def test_whatever_happens_all_adds_up(  # noqa: PLR0917
+def test_whatever_happens_all_adds_up(
     make: Callable[..., Engine],
     few_are: Callable[[int], None],
     sent: list[tuple[int, bytes | None, str]],

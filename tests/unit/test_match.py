@@ -210,7 +210,7 @@ _OPERANDS = [*_PATHS, "1", "0.5", "'x'", "null", "true", "len(payload.a)", "lowe
     st.lists(st.tuples(st.sampled_from("ab"), st.binary())),
     st.none() | st.binary(),
 )
-def test_nothing_makes_matching_fail(  # noqa: PLR0917
+def test_nothing_makes_matching_fail(
     left: str, compare: str, right: str, payload: bytes | None, headers: list[tuple[str, bytes]], key: bytes | None
 ) -> None:
     match = Match.parse(f"{left} {compare} {right} or like({_PATHS[1]}, '*a*') or exists({_PATHS[2]})")

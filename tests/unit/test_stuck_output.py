@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 from io import StringIO
 from typing import Any
 
+import click
 import pytest
 from click.testing import CliRunner
 from rich.console import Console
@@ -97,8 +98,6 @@ def test_the_command_to_look_closer_keeps_the_filters() -> None:
 
 
 def test_options_become_a_finding() -> None:
-    import click  # noqa: PLC0415
-
     seen: list[tuple[Finding, dict[str, Any]]] = []
 
     @click.command()
