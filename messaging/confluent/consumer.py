@@ -138,6 +138,9 @@ class GroupConsumer:
 
 def _check(error: KafkaError) -> None:
     """Of what comes instead of a record, raise what the member cannot go on with; librdkafka retries the rest."""
+    if error.code() == KafkaError._FATAL:  # ``fatal()`` does not say so of it
+        # The broker takes it for another one of its name. It would do nothing any more, and not say why again.
+        raise Fenced(f"The group has another member with this instance id ({error.str()}).")
     ours = translate(error)
     if error.fatal() or isinstance(ours, Fenced | NotAuthorized):
         raise ours

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from postroom.inbox import Context, Inbox, Received
+from postroom.messaging.records import Partition
 
 pytestmark = pytest.mark.usefixtures("postroom_real_kafka")
 
@@ -108,6 +109,35 @@ def test_a_named_member_that_restarts_causes_no_rebalance(
         eventually(lambda total=total: ledger.closed() == total, "all are handled")
 
     assert len(one.steps) == before, "the other one heard nothing of it"
+    ledger.check()
+
+
+@pytest.mark.parametrize("client", BOTH)
+def test_a_named_member_that_was_taken_for_another_comes_back(
+    ledger: Any, steps: Any, eventually: Any, client: str
+) -> None:
+    """As brokers do when the answer to its first request was lost. Else it would poll for ever, and get nothing."""
+    inbox: Inbox = ledger.inbox()
+
+    @inbox.handler(ledger.topic)
+    def handle(_: Received, ctx: Context) -> None:
+        ledger.apply(ctx)
+
+    ledger.create(2)
+    ledger.send(20)
+    kafka = ledger.kafka(client, **SHORT[client])
+    runner = ledger.start(inbox, kafka=kafka, instance_id="the-one")
+    eventually(lambda: ledger.closed() == 20, "all are closed")
+    taken: list[Partition] = []
+    other = kafka.consumer(
+        ledger.group, [ledger.topic], on_assigned=taken.extend, on_revoked=lambda _: None, instance="the-one"
+    )
+    while not taken:
+        other.poll(0.1, 1)
+    other.close()
+    steps.await_step("assigned", 2)
+    ledger.send(20)
+    eventually(lambda: ledger.closed() == 40 and runner.health.ready().ok, "all are closed, and it is ready")
     ledger.check()
 
 
