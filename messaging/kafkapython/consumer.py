@@ -8,6 +8,7 @@ from kafka import ConsumerRebalanceListener, KafkaConsumer, OffsetAndMetadata, T
 from kafka.consumer.subscription_state import TopicPartitionState
 from kafka.coordinator.base import MemberState
 
+from ..errors import Fenced
 from ..ports import PartitionsHook
 from ..records import Partition, ReceivedRecord
 from .build import build
@@ -33,13 +34,16 @@ class GroupConsumer:
         self._fetch_wait_ms = min(_FETCH_WAIT_MOST_MS, int(fetch_wait))
         self._on_assigned = on_assigned
         self._generation = -1
+        self._joined: tuple[Any, Any] | None = None
         self._consumer = build(KafkaConsumer, options)
+        self._keep_joins()
         self._consumer.subscribe(topics=list(topics), listener=_Hooks(self._read_anew, on_assigned, on_revoked))
 
     def poll(self, timeout: float, max_records: int) -> Sequence[ReceivedRecord]:
         self._let_go_of_the_drained()
         with translated():
             polled = self._consumer.poll(timeout_ms=int(timeout * 1000), max_records=max_records)
+        self._notice_fence()
         self._take_up_join()
         self._tell_of_none()
         return [received(record) for records in polled.values() for record in records]
@@ -102,6 +106,28 @@ class GroupConsumer:
         for partition in partitions:
             assignment[partition] = TopicPartitionState()
 
+    def _keep_joins(self) -> None:
+        """Have a join that is done while nobody polls be taken up by the next poll.
+
+        kafka-python 3.0.12 forgets it and joins anew, which is a rebalance for the whole group each time, without end
+        where members poll in turns.
+        """
+        coordinator = self._consumer._coordinator
+        join = coordinator._do_join_and_sync_async
+
+        async def join_once() -> Any:
+            if self._joined is not None:
+                generation, assignment = self._joined
+                self._joined = None
+                # What was taken up makes the member stable; what was lost resets its generation.
+                if coordinator.state is MemberState.REBALANCING and coordinator._generation == generation:
+                    return assignment
+            assignment = await join()
+            self._joined = coordinator._generation, assignment
+            return assignment
+
+        coordinator._do_join_and_sync_async = join_once
+
     def _take_up_join(self) -> None:
         """Ask again for a join that outlived its poll.
 
@@ -111,6 +137,16 @@ class GroupConsumer:
         coordinator = self._consumer._coordinator
         if coordinator.rejoining and not coordinator.need_rejoin():
             coordinator.request_rejoin()
+
+    def _notice_fence(self) -> None:
+        """Raise Fenced when the broker has taken the member for another one of its name.
+
+        kafka-python 3.0.12 then sends no heartbeat any more and says nothing.
+        """
+        coordinator = self._consumer._coordinator
+        with coordinator._lock:
+            if coordinator.stable() and not coordinator._heartbeat_enabled:
+                raise Fenced("The group has another member with this instance id.")
 
     def _tell_of_none(self) -> None:
         """kafka-python 3.0.12 tells a cooperative member nothing of an assignment that brings it nothing."""

@@ -58,7 +58,7 @@ class Member:
     def _revoked(self, partitions: Sequence[Partition]) -> None:
         assert self.polling, "the hooks run inside poll and close"
         self.revoked += partitions
-        self.owned = [part for part in self.owned if part not in self.revoked]
+        self.owned = [part for part in self.owned if part not in partitions]
 
     def poll(self, timeout: float = 0.2, max_records: int = 1000) -> list[ReceivedRecord]:
         self.polling = True
