@@ -63,7 +63,7 @@ def ours(topic: str, size: int, special: list[str]) -> None:
         if body["key"] == POISONED and "poisoned" in special:
             raise RuntimeError("always")
         if body["key"] == _SLOW and "slow" in special:
-            time.sleep(_SLOW_SECONDS)
+            time.sleep(_SLOW_SECONDS)  # it is what is measured: a handler that waits
         ctx.session.execute(_INSERT, body)
 
     settings = InboxSettings(batch_size=size, concurrency=8 if "slow" in special else 1)

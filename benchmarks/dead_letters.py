@@ -114,7 +114,7 @@ def _measured(ask: Ask, what: str, topic: str) -> tuple[dict[str, Any], Measured
     deadline = time.time() + ask.seconds
     try:
         while not told.exists():
-            time.sleep(0.1)
+            time.sleep(0.1)  # between two looks; a file tells nobody
             if not told.exists():
                 process.require_running()
             if time.time() > deadline:
@@ -213,7 +213,7 @@ def _consume(topic: str) -> dict[str, Any]:
 
 
 def _catch_up(topic: str) -> dict[str, Any]:
-    from postroom.cli.serve import calm_garbage_collector
+    from postroom.cli.serve import calm_garbage_collector  # as `postroom dlq` does
 
     reader = connect(KafkaOptions(os.environ["KAFKA_BOOTSTRAP_SERVERS"])).reader()
     desk = Ledger(os.environ["DATABASE_URL"])
@@ -247,7 +247,7 @@ def _milliseconds(look: Callable[[], object]) -> float:
 
 
 def _replay(topic: str) -> dict[str, Any]:
-    from postroom.cli.serve import calm_garbage_collector
+    from postroom.cli.serve import calm_garbage_collector  # as `postroom dlq` does
 
     calm_garbage_collector()
     desk = Ledger(os.environ["DATABASE_URL"])

@@ -61,6 +61,7 @@ class Bench:
         """Until ``count`` are in Kafka and nothing is pending; when that was. Raises MeasurementError."""
         found = 0
         while found < count or self.system.pending(self.connection):
+            # Looking takes a share of the two cores that are measured, so it is done now and then.
             time.sleep(_SETTLE_POLL_SECONDS if found >= count else POLL_SECONDS)
             if time.time() > deadline:
                 raise MeasurementError(f"{found} of {count} messages were in Kafka when the time was over")
@@ -140,7 +141,7 @@ def _kill_on_the_way(made: Bench, deadline: float) -> list[_Kill]:
         time.sleep(random.uniform(0.02, 0.2))  # not at the edge of a batch
         killed = time.time()
         made.relays[-1].end()
-        time.sleep(0.2)  # what the broker had received is appended by now
+        time.sleep(0.2)  # what the broker had received is appended by now; nothing tells when
         at = made.topic.count()
         if at >= made.ask.n:
             raise MeasurementError("all was in Kafka before the kill: more messages are needed")
@@ -168,13 +169,13 @@ def _await_more(made: Bench, count: int, deadline: float) -> None:
         if time.time() > deadline:
             raise MeasurementError(f"{found} of {made.ask.n} messages were in Kafka when the time was over")
         made.relays[-1].require_running()
-        time.sleep(POLL_SECONDS)
+        time.sleep(POLL_SECONDS)  # as above
 
 
 def _await_quiet(topic: Topic) -> None:
     """After kills, also what comes twice counts: wait until nothing more comes."""
     count, since = topic.count(), time.time()
     while time.time() - since < _QUIET_SECONDS:
-        time.sleep(POLL_SECONDS)
+        time.sleep(POLL_SECONDS)  # as above
         if (now := topic.count()) != count:
             count, since = now, time.time()

@@ -92,12 +92,12 @@ def _headers(row: Row) -> Iterator[tuple[str, bytes]]:
 def _await(connection: psycopg.Connection[Any], process: MeasuredProcess, expected: int, deadline: float) -> None:
     done = 0
     while done < expected:
-        time.sleep(_LOOK_SECONDS)
+        time.sleep(_LOOK_SECONDS)  # between two looks, which take a share of what is measured
         process.require_running()
         [(done,)] = connection.execute("SELECT count(*) FROM effect").fetchall()
         if time.time() > deadline:
             raise MeasurementError(f"{done} of {expected} messages were handled when the time was over")
-    time.sleep(_QUIET_SECONDS)  # what would come twice comes now
+    time.sleep(_QUIET_SECONDS)  # what would come twice comes now; that nothing comes cannot be waited for
 
 
 def _inversions(effects: list[tuple[str, int]]) -> int:

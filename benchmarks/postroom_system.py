@@ -42,7 +42,7 @@ class PostroomSystem:
         self._store = open_store(self._url)
         self.workload = Workload()
 
-    def setup(self, connection: psycopg.Connection[Any]) -> None:  # noqa: ARG002  others make theirs on it
+    def setup(self, connection: psycopg.Connection[Any]) -> None:
         schema.upgrade(self._url)
 
     def fill(self, connection: psycopg.Connection[Any], count: int) -> None:
@@ -61,10 +61,10 @@ class PostroomSystem:
         entry = self._entry(key, body)
         return [getattr(entry, name) for name in _COLUMNS]
 
-    def pending(self, connection: psycopg.Connection[Any]) -> int:  # noqa: ARG002  the store has its own
+    def pending(self, connection: psycopg.Connection[Any]) -> int:
         return self._store.backlog()[0]
 
-    def relay(self, instance: int) -> Command:  # noqa: ARG002  all are alike
+    def relay(self, instance: int) -> Command:
         environment = {
             "POSTROOM_DATABASE_URL": self._url,
             "POSTROOM_KAFKA_BOOTSTRAP_SERVERS": os.environ["KAFKA_BOOTSTRAP_SERVERS"],
@@ -74,7 +74,7 @@ class PostroomSystem:
             environment["POSTROOM_RELAY__LEASE_SECONDS"] = self._options["lease"]
         return [sys.executable, "-m", "postroom.cli.main", "relay", "run"], environment
 
-    def teardown(self, connection: psycopg.Connection[Any]) -> None:  # noqa: ARG002  likewise
+    def teardown(self, connection: psycopg.Connection[Any]) -> None:
         self._store.close()
 
     def _entry(self, key: str, body: str) -> Entry:

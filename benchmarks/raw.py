@@ -40,19 +40,19 @@ class RawSystem:
     def setup(self, connection: psycopg.Connection[Any]) -> None:
         pass
 
-    def fill(self, connection: psycopg.Connection[Any], count: int) -> None:  # noqa: ARG002  there is no table
+    def fill(self, connection: psycopg.Connection[Any], count: int) -> None:
         self._count = count
 
     def before_relay(self, connection: psycopg.Connection[Any]) -> None:
         pass
 
     def insert_args(self, key: str, body: str) -> Sequence[Any]:
-        raise NotImplementedError
+        raise NotImplementedError  # there is no table, so nobody inserts
 
-    def pending(self, connection: psycopg.Connection[Any]) -> int:  # noqa: ARG002  likewise
+    def pending(self, connection: psycopg.Connection[Any]) -> int:
         return 0  # what Kafka has is all there is to it
 
-    def relay(self, instance: int) -> Command:  # noqa: ARG002  all are alike
+    def relay(self, instance: int) -> Command:
         return [sys.executable, "-m", "benchmarks.raw", *self._arguments, str(self._count)], {}
 
     def teardown(self, connection: psycopg.Connection[Any]) -> None:

@@ -78,10 +78,10 @@ def idle(ask: Ask) -> dict[str, Any]:
         _await_shared(made)
         made.system.fill(made.connection, 1_000)  # so that everything that will ever be imported is
         made.await_all(1_000, time.time() + _LOAD_SECONDS, [relay])
-        time.sleep(_SETTLE_SECONDS)
+        time.sleep(_SETTLE_SECONDS)  # until it is idle
         relay.sample()
         cpu, began = relay.cpu_seconds, time.time()
-        time.sleep(ask.seconds)
+        time.sleep(ask.seconds)  # this is what is measured
         relay.sample()
         percent = 100 * (relay.cpu_seconds - cpu) / (time.time() - began)
         relay.require_running()
@@ -99,11 +99,11 @@ def _await_shared(made: Bench) -> None:
     while time.time() < deadline:
         shares = shards_by_owner(made.connection)
         if len(shares) == len(made.relays) and shares[0] - shares[-1] <= 1:
-            time.sleep(1)
+            time.sleep(1)  # they have told of their shares, and finish what they had begun
             return
         for relay in made.relays:
             relay.require_running()
-        time.sleep(0.1)
+        time.sleep(0.1)  # between two looks at the table
 
 
 @contextmanager

@@ -92,7 +92,7 @@ def _await_free_slots(url: str) -> None:
             connection.execute("SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE active")
             if time.monotonic() > deadline:
                 return
-            time.sleep(0.1)
+            time.sleep(0.1)  # between two looks at the server
 
 
 def _outcome(command: list[str], environment: dict[str, str], work: Path, limit: float) -> dict[str, Any]:

@@ -98,7 +98,7 @@ def hexdump(value: bytes, limit: int) -> str:
     lines = []
     for start in range(0, min(len(value), limit), 16):
         row = value[start : start + 16]
-        text = "".join(chr(byte) if 32 <= byte < 127 else "." for byte in row)  # noqa: PLR2004  escaped as JSON has it  printable ASCII
+        text = "".join(chr(byte) if 32 <= byte < 127 else "." for byte in row)  # noqa: PLR2004  printable ASCII
         lines.append(f"{start:06x}  {row.hex(' '):<47}  {text}")
     if len(value) > limit:
         lines.append(f"… {len(value) - limit} more bytes; --json shows all")
@@ -148,7 +148,7 @@ def colours(stream: Any) -> bool:
 
 
 def _escaped(char: str) -> str:
-    return char.encode("unicode_escape").decode() if ord(char) < 0x10000 else f"\\U{ord(char):08x}"  # noqa: PLR2004  escaped as JSON has it
+    return char.encode("unicode_escape").decode() if ord(char) < 0x10000 else f"\\U{ord(char):08x}"  # noqa: PLR2004  those that \u can say
 
 
 def plain(value: Any) -> Any:

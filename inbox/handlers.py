@@ -161,7 +161,7 @@ def handler_of(
         )
     if inspect.isclass(function) or not callable(function):
         raise InvalidHandler(f"{name} is no handler: register a function `(event, ctx)`, sync or async.")
-    call = function if inspect.isroutine(function) else getattr(function, "__call__", function)  # noqa: B004  likewise
+    call = function if inspect.isroutine(function) else getattr(function, "__call__", function)  # noqa: B004  to look at it
     if inspect.isgeneratorfunction(call) or inspect.isasyncgenfunction(call):
         raise InvalidHandler(f"{name} is a generator function, which does nothing when it is called; do not yield.")
     try:

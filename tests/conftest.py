@@ -15,7 +15,7 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 
-from postroom.inbox import Context, Inbox, InboxRunner, InboxSettings
+from postroom.inbox import Context, Inbox, InboxRunner, InboxSettings, Received
 from postroom.messaging.kafka import KafkaOptions, connect
 from postroom.messaging.ports import Kafka
 from postroom.messaging.records import OutgoingRecord, Partition, ReceivedRecord
@@ -291,6 +291,17 @@ class Ledger:
 
     def inbox(self, **options: Any) -> Inbox:
         return Inbox(self.group, **options)
+
+    def applying(self, until: Event | None = None) -> Inbox:
+        """An inbox whose handler applies each message, once ``until`` is set."""
+        inbox = self.inbox()
+
+        @inbox.handler(self.topic)
+        def handle(_: Received, ctx: Context) -> None:
+            assert until is None or until.wait(60)
+            self.apply(ctx)
+
+        return inbox
 
     def start(
         self, inbox: Inbox, *, kafka: Kafka | None = None, url: str = "", observer: Any = None, **settings: Any

@@ -141,7 +141,7 @@ def judged_copies(topic: str, of: "Copies", config: Mapping[str, str], brokers: 
     if brokers > 1 and of.replicas == 1:
         told = f"one copy on a cluster of {brokers} brokers: with that broker's disk its messages are gone"
         yield Finding("copies", topic, "warning", told, "Reassign it with a replication factor of 3.")
-    elif of.replicas >= 3 and least == 1:  # noqa: PLR2004  what can lose one
+    elif of.replicas >= 3 and least == 1:  # noqa: PLR2004  with two copies there is no 2 to ask for
         told = (
             f"min.insync.replicas is 1 of {of.replicas}: acks=all may mean one copy, which its broker's end takes along"
         )

@@ -138,11 +138,11 @@ class GroupConsumer:
 
 def _check(error: KafkaError) -> None:
     """Of what comes instead of a record, raise what the member cannot go on with; librdkafka retries the rest."""
-    if error.code() == KafkaError._FATAL:  # ``fatal()`` does not say so of it
-        # The broker takes it for another one of its name. It would do nothing any more, and not say why again.
-        raise Fenced(f"The group has another member with this instance id ({error.str()}).")
+    if error.code() == KafkaError._FATAL:  # its ``fatal()`` is false
+        # The broker took the member for another one of its name: it would do nothing any more, and not say why again.
+        raise Fenced(f"The group has put this member out ({error.str()}).")
     ours = translate(error)
-    if error.fatal() or isinstance(ours, Fenced | NotAuthorized):
+    if isinstance(ours, Fenced | NotAuthorized):
         raise ours
 
 

@@ -23,7 +23,7 @@ def build(part: type[T], options: dict[str, Any]) -> T:
         client = KafkaNetClient(**config)
         # kafka-python 3.0 takes this option and does not hand it on to where it is read.
         client.cluster.config["allow_auto_create_topics"] = options.get("allow_auto_create_topics", True)
-        _listen(client._manager, attempts)
+        _listen(client._manager, attempts)  # it tells nobody else why it could not connect
         made.append(client)
         return client
 

@@ -34,7 +34,6 @@ class GroupConsumer:
         self._fetch_wait_ms = min(_FETCH_WAIT_MOST_MS, int(fetch_wait))
         self._on_assigned = on_assigned
         self._generation = -1
-        self._joined: tuple[Any, Any] | None = None
         self._consumer = build(KafkaConsumer, options)
         self._keep_joins()
         self._consumer.subscribe(topics=list(topics), listener=_Hooks(self._read_anew, on_assigned, on_revoked))
@@ -70,7 +69,7 @@ class GroupConsumer:
             self._consumer.pause(*pause)
 
     def lag(self, partitions: Sequence[Partition], timeout: float) -> Mapping[Partition, int]:
-        assigned = self._consumer._subscription.assignment
+        assigned = self._consumer._subscription.assignment  # position() may wait for the coordinator
         places = {partition: assigned.get(TopicPartition(*partition)) for partition in partitions}
         wanted = [TopicPartition(*partition) for partition, state in places.items() if state is not None]
         if not wanted:
@@ -114,16 +113,17 @@ class GroupConsumer:
         """
         coordinator = self._consumer._coordinator
         join = coordinator._do_join_and_sync_async
+        done: tuple[Any, Any] | None = None
 
         async def join_once() -> Any:
-            if self._joined is not None:
-                generation, assignment = self._joined
-                self._joined = None
+            nonlocal done
+            if done is not None:
+                (generation, assignment), done = done, None
                 # What was taken up makes the member stable; what was lost resets its generation.
-                if coordinator.state is MemberState.REBALANCING and coordinator._generation == generation:
+                if coordinator.state is MemberState.REBALANCING and coordinator._generation is generation:
                     return assignment
             assignment = await join()
-            self._joined = coordinator._generation, assignment
+            done = coordinator._generation, assignment
             return assignment
 
         coordinator._do_join_and_sync_async = join_once

@@ -29,16 +29,6 @@ def client(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-def applying(ledger: Any) -> Inbox:
-    inbox: Inbox = ledger.inbox()
-
-    @inbox.handler(ledger.topic)
-    def handle(_: Received, ctx: Context) -> None:
-        ledger.apply(ctx)
-
-    return inbox
-
-
 def is_ready(runner: InboxRunner) -> bool:
     return runner.health.ready().ok
 
@@ -63,7 +53,7 @@ def test_a_member_that_kafka_does_not_answer_is_not_ready_while_messages_gather(
     far.create(1)
     far.send(5)
     kafka = connect(far.broker.through().options_for(client))
-    runner = far.start(applying(far), kafka=kafka, stuck_seconds=STUCK)
+    runner = far.start(far.applying(), kafka=kafka, stuck_seconds=STUCK)
     eventually(lambda: sum(far.committed().values()) == 5 and is_ready(runner), "all are committed, and it is ready")
 
     proxy.freeze("to-client")
@@ -101,7 +91,7 @@ def test_a_member_that_runs_and_polls_and_gets_nothing_of_what_waits_is_not_read
     ledger.create(2)
     ledger.send(10)
     kafka = Deaf(ledger.kafka(client))
-    runner = ledger.start(applying(ledger), kafka=kafka, stuck_seconds=STUCK)
+    runner = ledger.start(ledger.applying(), kafka=kafka, stuck_seconds=STUCK)
     eventually(lambda: ledger.closed() == 10 and is_ready(runner), "all are closed, and it is ready")
 
     kafka.deaf = True
@@ -126,7 +116,7 @@ def test_caught_up_and_idle_it_is_ready_behind_markers_and_aborted_records_too(
             producer.begin_transaction()
             producer.send(ledger.topic, b"{}", b"k", headers=[("ce_id", b"k/1"), ("ce_type", b"n")]).get(30)
             end()
-    runner = ledger.start(applying(ledger), kafka=ledger.kafka(client), stuck_seconds=1.0)
+    runner = ledger.start(ledger.applying(), kafka=ledger.kafka(client), stuck_seconds=1.0)
     eventually(lambda: ledger.closed() == 1 and is_ready(runner), "the one that was said is closed")
     since = time.monotonic()
 
@@ -139,14 +129,8 @@ def test_caught_up_and_idle_it_is_ready_behind_markers_and_aborted_records_too(
 
 
 def test_a_handler_that_hangs_is_told(ledger: Any, eventually: Any) -> None:
-    inbox: Inbox = ledger.inbox()
     go_on = threading.Event()
-
-    @inbox.handler(ledger.topic)
-    def charge(_: Received, ctx: Context) -> None:
-        assert go_on.wait(60)
-        ledger.apply(ctx)
-
+    inbox: Inbox = ledger.applying(go_on)
     ledger.create(1)
     ledger.send(3)
     runner = ledger.start(inbox, stuck_seconds=1.0)
@@ -193,7 +177,7 @@ def test_while_the_database_is_away_it_says_so_and_lives(ledger: Any, eventually
     with TcpProxy(target.host or "127.0.0.1", target.port or 5432) as proxy:
         url = target.set(host="127.0.0.1", port=proxy.port).render_as_string(hide_password=False)
         ledger.create(1)
-        runner = ledger.start(applying(ledger), url=url, stuck_seconds=1.0)
+        runner = ledger.start(ledger.applying(), url=url, stuck_seconds=1.0)
         eventually(lambda: is_ready(runner), "ready")
         proxy.cut()
         if not idle:
@@ -216,7 +200,7 @@ def test_a_member_without_partitions_stands_by(
     ledger: Any, eventually: Callable[..., None], postroom_real_kafka: Broker, client: str
 ) -> None:
     ledger.create(1)
-    runners = [ledger.start(applying(ledger), kafka=ledger.kafka(client), stuck_seconds=STUCK) for _ in range(2)]
+    runners = [ledger.start(ledger.applying(), kafka=ledger.kafka(client), stuck_seconds=STUCK) for _ in range(2)]
     eventually(
         lambda: (
             sorted(runner.health.state for runner in runners) == ["running", "standby"] and all(map(is_ready, runners))

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from postroom.inbox import Context, Inbox, Received
+from postroom.inbox import Inbox
 from postroom.messaging.records import Partition
 
 pytestmark = pytest.mark.usefixtures("postroom_real_kafka")
@@ -24,14 +24,8 @@ def test_what_was_in_hand_when_a_rebalance_came_is_read_again(
     ledger: Any, steps: Any, eventually: Any, client: str
 ) -> None:
     """A partition may be revoked and come back at once: what was polled of it and dropped must come, too."""
-    inbox: Inbox = ledger.inbox()
     go_on = threading.Event()
-
-    @inbox.handler(ledger.topic)
-    def handle(_: Received, ctx: Context) -> None:
-        assert go_on.wait(60)
-        ledger.apply(ctx)
-
+    inbox: Inbox = ledger.applying(go_on)
     ledger.create(4)
     ledger.send(200, keys=20)
     ledger.start(inbox, kafka=ledger.kafka(client), concurrency=2)
@@ -117,12 +111,7 @@ def test_a_named_member_that_was_taken_for_another_comes_back(
     ledger: Any, steps: Any, eventually: Any, client: str
 ) -> None:
     """As brokers do when the answer to its first request was lost. Else it would poll for ever, and get nothing."""
-    inbox: Inbox = ledger.inbox()
-
-    @inbox.handler(ledger.topic)
-    def handle(_: Received, ctx: Context) -> None:
-        ledger.apply(ctx)
-
+    inbox: Inbox = ledger.applying()
     ledger.create(2)
     ledger.send(20)
     kafka = ledger.kafka(client, **SHORT[client])
@@ -132,8 +121,7 @@ def test_a_named_member_that_was_taken_for_another_comes_back(
     other = kafka.consumer(
         ledger.group, [ledger.topic], on_assigned=taken.extend, on_revoked=lambda _: None, instance="the-one"
     )
-    while not taken:
-        other.poll(0.1, 1)
+    eventually(lambda: other.poll(0.1, 1) or taken, "the other one has the partitions")
     other.close()
     steps.await_step("assigned", 2)
     ledger.send(20)
@@ -155,12 +143,7 @@ def count(member: Any) -> int:
 def test_only_what_moves_is_revoked_from_a_cooperative_member(
     ledger: Any, steps: Any, eventually: Any, client: str
 ) -> None:
-    inbox: Inbox = ledger.inbox()
-
-    @inbox.handler(ledger.topic)
-    def handle(_: Received, ctx: Context) -> None:
-        ledger.apply(ctx)
-
+    inbox: Inbox = ledger.applying()
     ledger.create(4)
     ledger.start(inbox, kafka=ledger.kafka(client), cooperative=True)
     eventually(lambda: sum(len(facts["partitions"]) for facts in steps.of("assigned")) == 4, "all are its own")

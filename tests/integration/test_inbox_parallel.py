@@ -81,12 +81,7 @@ def test_one_failing_message_of_a_batch_costs_the_others_nothing(ledger: Any, st
 def test_duplicates_in_batches_and_beside_each_other_have_one_effect(
     ledger: Any, steps: Any, eventually: Any, batch_size: int
 ) -> None:
-    inbox: Inbox = ledger.inbox()
-
-    @inbox.handler(ledger.topic)
-    def handle(_: Received, ctx: Context) -> None:
-        ledger.apply(ctx)
-
+    inbox: Inbox = ledger.applying()
     ledger.create(2)
     again = [ledger.record(f"key-{n % 10}", n // 10 + 1) for n in range(100) for _ in range(3)]
     keyless = [ledger.record(f"none-{n}", 1, keyless=True) for n in range(50) for _ in range(2)]
@@ -204,12 +199,7 @@ def test_a_handler_that_hangs_is_told_with_its_message(ledger: Any, steps: Any, 
 
 
 def test_what_expired_is_recorded_and_not_run(ledger: Any, steps: Any, eventually: Any) -> None:
-    inbox: Inbox = ledger.inbox()
-
-    @inbox.handler(ledger.topic)
-    def handle(_: Received, ctx: Context) -> None:
-        ledger.apply(ctx)
-
+    inbox: Inbox = ledger.applying()
     late, soon = (datetime.now(UTC) + timedelta(minutes=minutes) for minutes in (-1, 10))
     ledger.create(1)
     ledger.put(*(ledger.record("late", n, expires_at=late.isoformat()) for n in range(1, 4)))
@@ -362,12 +352,7 @@ def test_a_partition_paused_and_resumed_time_and_again_gives_all_its_records(
     ledger: Any, steps: Any, eventually: Any
 ) -> None:
     """So few in hand that its partitions are full most of the time, in the midst of what was fetched."""
-    inbox: Inbox = ledger.inbox()
-
-    @inbox.handler(ledger.topic)
-    def handle(_: Received, ctx: Context) -> None:
-        ledger.apply(ctx)
-
+    inbox: Inbox = ledger.applying()
     ledger.create(6)
     ledger.send(1_500, keys=100)
     ledger.start(inbox, concurrency=4, batch_size=10, max_in_hand=30, max_poll_records=10)

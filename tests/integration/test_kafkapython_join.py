@@ -25,7 +25,11 @@ def test_a_join_that_is_done_while_nobody_polls_is_taken_up(
         coordinator = consumer._consumer._coordinator
 
         def poll_until(condition: Callable[[], bool], what: str, timeout: float) -> None:
-            eventually(lambda: consumer.poll(timeout, 1) or condition(), what)
+            def polled() -> bool:
+                consumer.poll(timeout, 1)
+                return condition()
+
+            eventually(polled, what)
 
         poll_until(lambda: len(came) == 2, "it has the partitions", 0.2)
         coordinator.request_rejoin()
